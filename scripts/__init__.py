@@ -1,0 +1,1 @@
+"""Launchers; the package marker is part of the model zoo's layout."""

@@ -1,0 +1,1 @@
+"""KT-NET on MindSpore: knowledge-enhanced reading comprehension."""

@@ -1,0 +1,281 @@
+"""Every size and every name that more than one module needs.
+
+The letters used throughout the project, in comments and docstrings:
+
+    B  batch size                        H  hidden width of the encoder
+    S  sequence length in word pieces    D  width of a concept vector (padded)
+    K  concepts a word piece can have    U  fused width: H plus one D per knowledge base
+
+Nothing here is hard-wired to one encoder or to the two official knowledge bases: the encoder's sizes come from
+``bert_config.json``, the tables' from the vector files, the rest from the command line.
+"""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from utils.util import InputError, read_json
+
+MAX_SEQ_LEN = 384        # word pieces in a feature
+DOC_STRIDE = 128         # word pieces between the starts of two windows
+MAX_QUERY_LEN = 64       # word pieces of a question that are kept
+KB_PAD_MULTIPLE = 16     # rows and columns of a concept table are padded to a multiple of this (Ascend likes it)
+PADDING_CONCEPT = 0      # row 0 of every concept table: all zeros, "no concept"
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Sizes of a BERT encoder, under the names of Google's and HuggingFace's configuration files."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_json_file(cls, path: Path | str) -> BertConfig:
+        """Read a ``bert_config.json`` or a HuggingFace ``config.json``; keys that the encoder does not use are ignored.
+
+        Raises:
+            InputError: a size is missing, is not a positive whole number, or the heads do not divide the width.
+        """
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: not a BERT configuration (an object with hidden_size, vocab_size, ...)")
+        missing = [name for name, item in known.items()
+                   if item.default is dataclasses.MISSING and name not in values]
+        if missing:
+            raise InputError(f"{path}: {', '.join(missing)} missing; give the bert_config.json of the encoder")
+        config = cls(**{name: values[name] for name in known if name in values})
+        for name, item in known.items():
+            value = getattr(config, name)
+            if item.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
+                raise InputError(f"{path}: {name} is {value!r}; it must be a positive whole number")
+        if config.hidden_size % config.num_attention_heads:
+            raise InputError(f"{path}: hidden_size {config.hidden_size} is no multiple of num_attention_heads "
+                             f"{config.num_attention_heads}")
+        if config.hidden_act not in ("gelu", "gelu_new", "relu"):
+            raise InputError(f"{path}: hidden_act {config.hidden_act!r} is unknown; use gelu, gelu_new or relu")
+        return config
+
+
+@dataclass(frozen=True)
+class KnowledgeBase:
+    """One knowledge base: where its files lie below the data folder and how the network calls it.
+
+    ``retrieved`` may hold ``{dataset}`` (squad, record) and ``{split}`` (train, dev).
+    """
+
+    name: str            # prefix of the feature's column and of the network's parameters
+    label: str           # as people call it
+    vectors: str         # concept vectors: name and numbers, one concept a line
+    retrieved: str       # what retrieval found: a word -> concepts or an entity -> concepts file
+    key: str             # "word": concepts by lower-cased word; "entity": concepts by entity mention
+    max_concepts: int    # K: longest list of concepts of one word piece
+
+    @property
+    def column(self) -> str:
+        """Name of the feature's column."""
+        return f"{self.name}_concept_ids"
+
+
+WORDNET = KnowledgeBase(name="wn", label="WordNet", key="word", max_concepts=49,
+                        vectors="KB_embeddings/wn_concept2vec.txt",
+                        retrieved="retrieve_wordnet/output_{dataset}/retrived_synsets.data")
+NELL = KnowledgeBase(name="nell", label="NELL", key="entity", max_concepts=27,
+                     vectors="KB_embeddings/nell_concept2vec.txt",
+                     retrieved="retrieve_nell/output_{dataset}/{split}.retrieved_nell_concepts.data")
+KNOWLEDGE_BASES: tuple[KnowledgeBase, ...] = (WORDNET, NELL)
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Sizes of one knowledge base's table and memory in the network."""
+
+    name: str            # as KnowledgeBase.name
+    rows: int            # concepts + padding concept, rounded up
+    width: int           # D, rounded up
+    max_concepts: int    # K
+
+    @property
+    def column(self) -> str:
+        """Name of the feature's column."""
+        return f"{self.name}_concept_ids"
+
+
+@dataclass(frozen=True)
+class KTNetConfig:
+    """What shapes the network; saved with every checkpoint."""
+
+    bert: BertConfig
+    memories: tuple[MemoryConfig, ...] = ()
+    max_seq_len: int = MAX_SEQ_LEN
+
+    @property
+    def fused_width(self) -> int:
+        """U: the encoder's width plus the width of every memory."""
+        return self.bert.hidden_size + sum(memory.width for memory in self.memories)
+
+    @property
+    def match_width(self) -> int:
+        """Width of self-matching's output o = [u, v, u*v, u-v, v', u-v']."""
+        return 6 * self.fused_width
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> KTNetConfig:
+        """The inverse of :meth:`to_dict`."""
+        return cls(bert=BertConfig(**values["bert"]),
+                   memories=tuple(MemoryConfig(**memory) for memory in values["memories"]),
+                   max_seq_len=values["max_seq_len"])
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How a passage is cut into features."""
+
+    max_seq_len: int = MAX_SEQ_LEN
+    doc_stride: int = DOC_STRIDE
+    max_query_length: int = MAX_QUERY_LEN
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One column of a feature: its name, the shape of one sample (without the batch) and its NumPy dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def input_columns(memories: Sequence[MemoryConfig | KnowledgeBase],
+                  max_seq_len: int = MAX_SEQ_LEN) -> tuple[FeatureColumn, ...]:
+    """The network's inputs, in the order of its arguments, of the MindRecord columns and of the exported file.
+
+    This is the one feature table: conversion, dataset, network, export and the inference harness all read it.
+    """
+    return (FeatureColumn("input_mask", (max_seq_len,), "float32"),
+            FeatureColumn("src_ids", (max_seq_len,), "int32"),
+            FeatureColumn("pos_ids", (max_seq_len,), "int32"),
+            FeatureColumn("sent_ids", (max_seq_len,), "int32"),
+            *(FeatureColumn(memory.column, (max_seq_len, memory.max_concepts, 1), "int32") for memory in memories))
+
+
+TRAIN_LABELS = (FeatureColumn("start_positions", (1,), "int32"), FeatureColumn("end_positions", (1,), "int32"))
+DEV_LABELS = (FeatureColumn("unique_id", (1,), "int32"),)
+FIRST_UNIQUE_ID = 1000000000
+
+
+def feature_columns(memories: Sequence[MemoryConfig | KnowledgeBase], split: str,
+                    max_seq_len: int = MAX_SEQ_LEN) -> tuple[FeatureColumn, ...]:
+    """All columns that a data set of ``split`` ("train" or "dev") yields: the inputs, then the labels."""
+    return input_columns(memories, max_seq_len) + (TRAIN_LABELS if split == "train" else DEV_LABELS)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What differs between the data sets before any code: names, files and the launchers' defaults."""
+
+    name: str                        # squad, record
+    folder: str                      # below the data folder
+    json_files: Mapping[str, str]    # split -> file name
+    batch_size: int
+    learning_rate: float
+    epochs: int
+    official_md5: Mapping[str, str] = field(default_factory=dict)
+
+
+SQUAD = TaskConfig(name="squad", folder="SQuAD", batch_size=8, learning_rate=4e-5, epochs=3,
+                   json_files={"train": "train-v1.1.json", "dev": "dev-v1.1.json"},
+                   official_md5={"train": "981b29407e0affa3b1b156f72073b945",
+                                 "dev": "3e85deb501d4e538b6bc56f786231552"})
+RECORD = TaskConfig(name="record", folder="ReCoRD", batch_size=12, learning_rate=6e-5, epochs=4,
+                    json_files={"train": "train.json", "dev": "dev.json"},
+                    official_md5={"train": "ad550852cf26241b20e8364e40340a99",
+                                  "dev": "60c70c4a7e8190483f9899a1c9bc4178"})
+TASKS: Mapping[str, TaskConfig] = {task.name: task for task in (SQUAD, RECORD)}
+SPLITS = ("train", "dev")
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """Where every file lies below ``--data_url`` (the layout of the model zoo's data folder)."""
+
+    root: Path
+
+    def dataset_json(self, task: TaskConfig, split: str) -> Path:
+        """The data set itself."""
+        return self.root / task.folder / task.json_files[split]
+
+    def tagged_json(self, task: TaskConfig, split: str) -> Path:
+        """The data set with its named entities, written by the entities step beside the input."""
+        name = task.json_files[split]
+        return self.root / task.folder / (name[: -len(".json")] + ".tagged.json")
+
+    def tokens(self, task: TaskConfig, split: str, lower_case: bool) -> Path:
+        """Word-level tokens of every question."""
+        case = "uncased" if lower_case else "cased"
+        return self.root / f"tokenization_{task.name}" / "tokens" / f"{split}.tokenization.{case}.data"
+
+    def retrieved(self, kb: KnowledgeBase, task: TaskConfig, split: str) -> Path:
+        """What retrieval found in ``kb``."""
+        return self.root / kb.retrieved.format(dataset=task.name, split=split)
+
+    def vectors(self, kb: KnowledgeBase) -> Path:
+        """Concept vectors of ``kb``."""
+        return self.root / kb.vectors
+
+    def mindrecord(self, task: TaskConfig, split: str) -> Path:
+        """Converted features."""
+        return self.root / task.folder / f"{split}.mindrecord"
+
+    def bert(self) -> Path:
+        """The encoder's folder: vocab.txt, bert_config.json, params or a HuggingFace model, roberta.ckpt."""
+        return self.root / "cased_L-24_H-1024_A-16"
+
+
+def load_knowledge_bases(path: Path | str) -> tuple[KnowledgeBase, ...]:
+    """Read a list of knowledge bases from a JSON file: a list of objects with the fields of :class:`KnowledgeBase`.
+
+    Raises:
+        InputError: a field is missing, unknown or of the wrong kind, or two bases share a name.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: not a list of knowledge bases; write [{{\"name\": ..., \"vectors\": ...}}]")
+    names = [item.name for item in dataclasses.fields(KnowledgeBase)]
+    bases = []
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or sorted(entry) != sorted(names):
+            raise InputError(f"{path}: entry {number} must have exactly these fields: {', '.join(names)}")
+        base = KnowledgeBase(**entry)
+        if base.key not in ("word", "entity"):
+            raise InputError(f"{path}: entry {number}: key is {base.key!r}; use \"word\" or \"entity\"")
+        if not str(base.name).isidentifier():
+            raise InputError(f"{path}: entry {number}: name {base.name!r} must be letters, digits and underscores")
+        if not isinstance(base.max_concepts, int) or base.max_concepts < 1:
+            raise InputError(f"{path}: entry {number}: max_concepts is {base.max_concepts!r}; it must be at least 1")
+        bases.append(base)
+    if len({base.name for base in bases}) < len(bases):
+        raise InputError(f"{path}: two knowledge bases share a name")
+    return tuple(bases)
+

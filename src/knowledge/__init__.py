@@ -1,0 +1,1 @@
+"""Knowledge bases: safe files, concept vectors, retrieval; no MindSpore in here."""

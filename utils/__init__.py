@@ -1,0 +1,1 @@
+"""Command-line options, logging, devices and files: what every entry script needs."""
