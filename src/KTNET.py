@@ -1,0 +1,75 @@
+"""KT-NET: BERT, one memory per knowledge base, self-matching, answer span (Yang et al., ACL 2019, figure 2)."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.bert import BertModel, EmbeddingLookup
+from src.config import KTNetConfig
+from src.dropout import DropoutFactory
+from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
+
+
+class KTNET(nn.Cell):
+    """From a batch of features to start and end logits.
+
+    1. BERT encodes question and passage:                    h  [B*S, H]
+    2. each memory reads its knowledge base:                 u = [h ; memory_1 ; ...]  [B, S, U]
+    3. self-matching relates every word piece to all others: A  [B, S, S]
+    4. the output layer scores starts and ends:              logits  [2, B, S]
+
+    Args:
+        config: all sizes.
+        tables: knowledge base name -> concept vectors, float32 [rows, D]; zeros where absent (a checkpoint brings them).
+        is_training: whether dropout is on.
+        compute_type: type of the matrix products; float16 on GPU and Ascend.
+        seed: seed of the dropout masks.
+    """
+
+    def __init__(self, config: KTNetConfig, tables: Mapping[str, np.ndarray] | None = None, is_training: bool = False,
+                 compute_type: ms.Type = ms.float32, seed: int = 0) -> None:
+        super().__init__()
+        bert, std, tables = config.bert, config.bert.initializer_range, tables or {}
+        dropouts = DropoutFactory(is_training, seed)
+        self.bert = BertModel(bert, config.max_seq_len, dropouts, compute_type)
+        self.embeddings, self.memories = [], []
+        for memory in config.memories:
+            table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))
+            embedding = EmbeddingLookup(table, requires_grad=False)        # the concept vectors stay as they are (paper)
+            layer = MemoryLayer(bert.hidden_size, memory.width, std, compute_type)
+            setattr(self, f"embedding_{memory.name}", embedding)
+            setattr(self, f"MemoryLayer_{memory.name}", layer)
+            self.embeddings.append(embedding)
+            self.memories.append(layer)
+        self.TriLinearTwoTimeSelfAttentionLayer = TriLinearTwoTimeSelfAttentionLayer(config.fused_width, std,
+                                                                                     compute_type)
+        self.dense1 = SpanOutput(config.fused_width, std, compute_type)
+
+    def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor, step: Tensor,
+                  *concept_ids: Tensor) -> Tensor:
+        """Score every position as start and as end.
+
+        Args:
+            input_mask: float32 [B, S], 1 for word pieces and 0 for padding.
+            src_ids: int32 [B, S], word pieces.
+            pos_ids: int32 [B, S], positions.
+            sent_ids: int32 [B, S], segments.
+            step: int32 scalar, picks the dropout masks; any value at inference.
+            concept_ids: one int32 [B, S, K, 1] for each knowledge base, 0 where there is no concept.
+
+        Returns:
+            float32 [2, B, S]: start logits, end logits.
+        """
+        hidden = self.bert(input_mask, src_ids, pos_ids, sent_ids, step)                   # [B*S, H]
+        parts = (hidden,)
+        for number, ids in enumerate(concept_ids):
+            ids = ids.reshape((-1, ids.shape[2]))                                          # [B*S, K]
+            concepts = self.embeddings[number](ids)                                        # [B*S, K, D]
+            parts = parts + (self.memories[number](hidden, ids, concepts),)                # [B*S, D]
+        fused = ops.concat(parts, 1) if len(parts) > 1 else hidden                         # [B*S, U]
+        fused = fused.reshape((-1, input_mask.shape[1], fused.shape[1]))                   # [B, S, U]
+        attention = self.TriLinearTwoTimeSelfAttentionLayer(fused, input_mask)             # [B, S, S]
+        return self.dense1(fused, attention)                                               # [2, B, S]

@@ -1,0 +1,235 @@
+"""BERT encoder, post-layer-norm (Devlin et al., 2019), for any size.
+
+Shapes: B batch, S sequence, H hidden width, N attention heads, A = H / N head width, I feed-forward width.
+"""
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import TruncatedNormal, initializer
+
+from src.config import BertConfig
+from src.dropout import DropoutFactory
+
+MASKED_ATTENTION = -10000.0
+
+
+class Linear(nn.Cell):
+    """y = x W^T + b with the product computed in ``compute_type`` and the result in float32.
+
+    Args:
+        inputs: width of x.
+        outputs: width of y.
+        std: standard deviation of the initial weights.
+        has_bias: whether there is a b; it starts at zero.
+        compute_type: float32, or float16 on devices that are faster with it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, std: float, has_bias: bool = True,
+                 compute_type: ms.Type = ms.float32) -> None:
+        super().__init__()
+        self.weight = Parameter(initializer(TruncatedNormal(std), [outputs, inputs], ms.float32))
+        self.has_bias = has_bias
+        if has_bias:
+            self.bias = Parameter(initializer("zeros", [outputs], ms.float32))
+        self.compute_type = compute_type
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, inputs: Tensor) -> Tensor:
+        """Map [rows, inputs] to float32 [rows, outputs]."""
+        product = self.matmul(inputs.astype(self.compute_type), self.weight.astype(self.compute_type))
+        product = product.astype(ms.float32)
+        return product + self.bias if self.has_bias else product
+
+
+class Gelu(nn.Cell):
+    """Gaussian error linear unit: x * Phi(x), exact (Hendrycks and Gimpel, 2016)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.0 / math.sqrt(2.0)     # here, not in construct: graph mode of older releases makes it an integer
+
+    def construct(self, inputs: Tensor) -> Tensor:
+        """Any float shape."""
+        return inputs * 0.5 * (1.0 + ops.erf(inputs * self.scale))
+
+
+class GeluTanh(nn.Cell):
+    """The tanh approximation of the Gaussian error linear unit (``gelu_new``)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = math.sqrt(2.0 / math.pi)
+
+    def construct(self, inputs: Tensor) -> Tensor:
+        """Any float shape."""
+        cubic = inputs + 0.044715 * inputs * inputs * inputs
+        return 0.5 * inputs * (1.0 + ops.tanh(cubic * self.scale))
+
+
+ACTIVATIONS = {"gelu": Gelu, "gelu_new": GeluTanh, "relu": nn.ReLU}
+
+
+class EmbeddingLookup(nn.Cell):
+    """Rows of a table; a frozen table gets no gradient."""
+
+    def __init__(self, table: Tensor, requires_grad: bool = True) -> None:
+        super().__init__()
+        self.embedding_table = Parameter(table, requires_grad=requires_grad)
+
+    def construct(self, ids: Tensor) -> Tensor:
+        """Map int32 [...] to float32 [..., width]."""
+        return ops.gather(self.embedding_table, ids, 0)
+
+
+class EmbeddingPostprocessor(nn.Cell):
+    """Adds segment and position embeddings to those of the word pieces, normalises and drops."""
+
+    def __init__(self, config: BertConfig, dropouts: DropoutFactory) -> None:
+        super().__init__()
+        normal = TruncatedNormal(config.initializer_range)
+        self.embedding_table = Parameter(initializer(normal, [config.type_vocab_size, config.hidden_size]))
+        self.full_position_embeddings = Parameter(
+            initializer(normal, [config.max_position_embeddings, config.hidden_size]))
+        self.layernorm = nn.LayerNorm((config.hidden_size,), epsilon=config.layer_norm_eps)
+        self.dropout = dropouts(config.hidden_dropout_prob, config.hidden_size)
+
+    def construct(self, pieces: Tensor, pos_ids: Tensor, sent_ids: Tensor, step: Tensor) -> Tensor:
+        """Take float32 [B*S, H] and int32 [B*S] twice; give float32 [B*S, H]."""
+        embedded = pieces + ops.gather(self.embedding_table, sent_ids, 0)
+        embedded = embedded + ops.gather(self.full_position_embeddings, pos_ids, 0)
+        return self.dropout(self.layernorm(embedded), step)
+
+
+class SelfAttention(nn.Cell):
+    """Scaled dot-product attention with N heads (Vaswani et al., 2017, equation 1)."""
+
+    def __init__(self, config: BertConfig, max_seq_len: int, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
+        super().__init__()
+        width, std = config.hidden_size, config.initializer_range
+        self.query_layer = Linear(width, width, std, compute_type=compute_type)
+        self.key_layer = Linear(width, width, std, compute_type=compute_type)
+        self.value_layer = Linear(width, width, std, compute_type=compute_type)
+        self.heads, self.head_size, self.width = config.num_attention_heads, config.head_size, width
+        self.scale = 1.0 / math.sqrt(config.head_size)
+        self.compute_type = compute_type
+        self.dropout = dropouts(config.attention_probs_dropout_prob, max_seq_len)
+        self.product = ops.BatchMatMul()
+        self.product_transposed = ops.BatchMatMul(transpose_b=True)
+
+    def split_heads(self, rows: Tensor, length: int) -> Tensor:
+        """[B*S, H] -> [B, N, S, A]."""
+        heads = rows.reshape((-1, length, self.heads, self.head_size))
+        return ops.transpose(heads, (0, 2, 1, 3)).astype(self.compute_type)
+
+    def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
+        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        length = attention_mask.shape[3]
+        query = self.split_heads(self.query_layer(hidden) * self.scale, length)            # [B, N, S, A]
+        key = self.split_heads(self.key_layer(hidden), length)                             # [B, N, S, A]
+        value = self.split_heads(self.value_layer(hidden), length)                         # [B, N, S, A]
+        scores = self.product_transposed(query, key).astype(ms.float32) + attention_mask   # [B, N, S, S]
+        weights = self.dropout(ops.softmax(scores, -1), step).astype(self.compute_type)    # [B, N, S, S]
+        context = self.product(weights, value).astype(ms.float32)                          # [B, N, S, A]
+        return ops.transpose(context, (0, 2, 1, 3)).reshape((-1, self.width))              # [B*S, H]
+
+
+class ResidualOutput(nn.Cell):
+    """Projection, dropout, residual connection, layer norm: the end of both halves of a layer."""
+
+    def __init__(self, inputs: int, config: BertConfig, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
+        super().__init__()
+        self.dense = Linear(inputs, config.hidden_size, config.initializer_range, compute_type=compute_type)
+        self.dropout = dropouts(config.hidden_dropout_prob, config.hidden_size)
+        self.layernorm = nn.LayerNorm((config.hidden_size,), epsilon=config.layer_norm_eps)
+
+    def construct(self, inputs: Tensor, residual: Tensor, step: Tensor) -> Tensor:
+        """Take float32 [B*S, inputs] and [B*S, H]; give float32 [B*S, H]."""
+        return self.layernorm(residual + self.dropout(self.dense(inputs), step))
+
+
+class Attention(nn.Cell):
+    """First half of a layer."""
+
+    def __init__(self, config: BertConfig, max_seq_len: int, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config, max_seq_len, dropouts, compute_type)
+        self.output = ResidualOutput(config.hidden_size, config, dropouts, compute_type)
+
+    def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
+        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        return self.output(self.attention(hidden, attention_mask, step), hidden, step)
+
+
+class EncoderLayer(nn.Cell):
+    """Self-attention, then the feed-forward network."""
+
+    def __init__(self, config: BertConfig, max_seq_len: int, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
+        super().__init__()
+        self.attention = Attention(config, max_seq_len, dropouts, compute_type)
+        self.intermediate = Linear(config.hidden_size, config.intermediate_size, config.initializer_range,
+                                   compute_type=compute_type)
+        self.activation = ACTIVATIONS[config.hidden_act]()
+        self.output = ResidualOutput(config.intermediate_size, config, dropouts, compute_type)
+
+    def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
+        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        attended = self.attention(hidden, attention_mask, step)                            # [B*S, H]
+        expanded = self.activation(self.intermediate(attended))                            # [B*S, I]
+        return self.output(expanded, attended, step)                                       # [B*S, H]
+
+
+class Encoder(nn.Cell):
+    """The stack of layers."""
+
+    def __init__(self, config: BertConfig, max_seq_len: int, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
+        super().__init__()
+        self.layers = nn.CellList([EncoderLayer(config, max_seq_len, dropouts, compute_type)
+                                   for _ in range(config.num_hidden_layers)])
+
+    def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
+        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        for layer in self.layers:
+            hidden = layer(hidden, attention_mask, step)
+        return hidden
+
+
+class BertModel(nn.Cell):
+    """BERT without its pooler.
+
+    Args:
+        config: the encoder's sizes.
+        max_seq_len: longest sequence that will come (S may be anything up to it).
+        dropouts: where dropout comes from; None for inference.
+        compute_type: type of the matrix products.
+    """
+
+    def __init__(self, config: BertConfig, max_seq_len: int, dropouts: DropoutFactory | None = None,
+                 compute_type: ms.Type = ms.float32) -> None:
+        super().__init__()
+        dropouts = dropouts or DropoutFactory(is_training=False)
+        table = initializer(TruncatedNormal(config.initializer_range), [config.vocab_size, config.hidden_size])
+        self.bert_embedding_lookup = EmbeddingLookup(table)
+        self.bert_embedding_postprocessor = EmbeddingPostprocessor(config, dropouts)
+        self.bert_encoder = Encoder(config, max_seq_len, dropouts, compute_type)
+
+    def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
+                  step: Tensor) -> Tensor:
+        """Encode a batch.
+
+        Args:
+            input_mask: float32 [B, S], 1 for word pieces and 0 for padding.
+            src_ids: int32 [B, S], word pieces.
+            pos_ids: int32 [B, S], positions.
+            sent_ids: int32 [B, S], segments.
+            step: int32 scalar, picks the dropout masks.
+
+        Returns:
+            float32 [B*S, H], the last layer's output.
+        """
+        attention_mask = (1.0 - ops.expand_dims(ops.expand_dims(input_mask, 1), 1)) * MASKED_ATTENTION  # [B, 1, 1, S]
+        pieces = self.bert_embedding_lookup(src_ids.reshape((-1,)))                        # [B*S, H]
+        embedded = self.bert_embedding_postprocessor(pieces, pos_ids.reshape((-1,)), sent_ids.reshape((-1,)), step)
+        return self.bert_encoder(embedded, attention_mask, step)                           # [B*S, H]

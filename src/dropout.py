@@ -1,0 +1,91 @@
+"""Dropout that gives the same masks for the same seed, step and layer.
+
+MindSpore's own dropout kernel on CPU differs from run to run whatever the seed is, so a killed training could not be
+resumed to the same weights. On CPU the masks are therefore rows of a constant pool, picked by a hash of the row, the
+layer and the step: no state at all, and cheaper than drawing new numbers.
+"""
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+POOL_ROWS = 4093         # a prime, so that the quadratic hash below spreads over all rows
+
+
+def mask_pool(rate: float, width: int, seed: int) -> np.ndarray:
+    """Draw the masks: float32 [POOL_ROWS, width] of 0 (dropped, with probability ``rate``) and 1 / (1 - rate)."""
+    kept = np.random.RandomState(seed).random_sample((POOL_ROWS, width)) >= rate
+    return (kept / (1.0 - rate)).astype(np.float32)
+
+
+class StatelessDropout(nn.Cell):
+    """Dropout whose mask depends on (seed, layer, step, row) alone.
+
+    Args:
+        rate: probability of dropping an element.
+        width: length of the last dimension, or more.
+        layer: number of this dropout in the network; different layers draw different masks.
+        seed: seed of the pool.
+    """
+
+    def __init__(self, rate: float, width: int, layer: int, seed: int) -> None:
+        super().__init__()
+        self.pool = Tensor(mask_pool(rate, width, seed))
+        self.layer = layer
+
+    def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
+        """Drop elements of ``inputs`` [..., W] float; ``step`` is an int32 scalar tensor."""
+        shape = inputs.shape
+        rows = 1
+        for size in shape[:-1]:
+            rows = rows * size
+        slope = (step * 2027 + self.layer * 733) % POOL_ROWS
+        shift = (step * 1361 + self.layer * 3319) % POOL_ROWS
+        row = ops.arange(0, rows, 1, dtype=ms.int32) * 1009 % POOL_ROWS
+        picked = (row * row + row * slope + shift) % POOL_ROWS
+        mask = ops.gather(self.pool[:, :shape[-1]], picked, 0)                    # [rows, W]
+        return inputs * mask.reshape(shape).astype(inputs.dtype)
+
+
+class DeviceDropout(nn.Cell):
+    """MindSpore's own dropout, for GPU and Ascend; takes the step only to look like the stateless one."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(p=rate)
+
+    def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
+        """Drop elements of ``inputs`` [..., W] float."""
+        return self.dropout(inputs)
+
+
+class NoDropout(nn.Cell):
+    """Dropout at inference: nothing is dropped."""
+
+    def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
+        """Return ``inputs`` as they are."""
+        return inputs
+
+
+class DropoutFactory:
+    """Makes the dropouts of one network, each with a layer number of its own.
+
+    Args:
+        is_training: whether anything is dropped at all.
+        seed: seed of the masks (CPU).
+    """
+
+    def __init__(self, is_training: bool, seed: int = 0) -> None:
+        self.is_training = is_training
+        self.seed = seed
+        self.layers = 0
+
+    def __call__(self, rate: float, width: int) -> nn.Cell:
+        """The next dropout, for tensors whose last dimension is at most ``width``."""
+        if not self.is_training or rate == 0.0:
+            return NoDropout()
+        if ms.get_context("device_target") != "CPU":
+            return DeviceDropout(rate)
+        self.layers += 1
+        return StatelessDropout(rate, width, self.layers, self.seed + self.layers)
