@@ -11,9 +11,11 @@ Sizes are fields of :class:`src.config.BertConfig`; ``{i}`` is the number of a l
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Iterator
+from typing import Iterator, Literal
 
 from src.config import BertConfig
+
+Convention = Literal["huggingface", "paddle"]
 
 
 @dataclass(frozen=True)
@@ -22,39 +24,46 @@ class NameRule:
 
     target: str                     # in our checkpoints
     huggingface: tuple[str, ...]    # any one of these, without the prefix "bert."
-    paddle: str                     # file in the folder of persistables
+    paddle: tuple[str, ...]         # file in the folder of persistables
     sizes: tuple[str, ...]          # fields of BertConfig, the shape here
     paddle_transposed: bool = False
 
-    def shape(self, config: BertConfig) -> tuple[int, ...]:
-        """Shape of the parameter here and in HuggingFace's files."""
-        return tuple(getattr(config, size) for size in self.sizes)
+    def names(self, convention: Convention) -> tuple[str, ...]:
+        """Accepted names in a source of that kind, the usual one first."""
+        return self.huggingface if convention == "huggingface" else self.paddle
 
-    def paddle_shape(self, config: BertConfig) -> tuple[int, ...]:
-        """Shape in Paddle's file."""
-        return self.shape(config)[::-1] if self.paddle_transposed else self.shape(config)
+    def transposed(self, convention: Convention) -> bool:
+        """Whether a source of that kind has rows for our columns."""
+        return convention == "paddle" and self.paddle_transposed
+
+    def shape(self, config: BertConfig) -> tuple[int, ...]:
+        """Shape of the parameter here."""
+        return tuple(getattr(config, size) for size in self.sizes)
 
     def in_layer(self, number: int) -> NameRule:
         """The rule for one layer."""
-        return replace(self, target=self.target.format(i=number), paddle=self.paddle.format(i=number),
-                       huggingface=tuple(name.format(i=number) for name in self.huggingface))
+        def fill(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(name.format(i=number) for name in names)
+
+        return replace(self, target=self.target.format(i=number), huggingface=fill(self.huggingface),
+                       paddle=fill(self.paddle))
 
 
 def _table(target: str, huggingface: str, paddle: str, rows: str) -> tuple[NameRule, ...]:
-    return (NameRule(target, (f"{huggingface}.weight",), paddle, (rows, "hidden_size")),)
+    return (NameRule(target, (f"{huggingface}.weight",), (paddle,), (rows, "hidden_size")),)
 
 
 def _norm(target: str, huggingface: str, paddle: str) -> tuple[NameRule, ...]:
     # Files converted from TensorFlow keep its names gamma and beta; newer ones have PyTorch's weight and bias.
     return tuple(NameRule(f"{target}.{ours}", (f"{huggingface}.{theirs}", f"{huggingface}.{ours}"),
-                          f"{paddle}_{ending}", ("hidden_size",))
+                          (f"{paddle}_{ending}",), ("hidden_size",))
                  for ours, theirs, ending in (("gamma", "weight", "scale"), ("beta", "bias", "bias")))
 
 
 def _dense(target: str, huggingface: str, paddle: str, width_out: str, width_in: str) -> tuple[NameRule, ...]:
-    return (NameRule(f"{target}.weight", (f"{huggingface}.weight",), f"{paddle}.w_0", (width_out, width_in),
+    return (NameRule(f"{target}.weight", (f"{huggingface}.weight",), (f"{paddle}.w_0",), (width_out, width_in),
                      paddle_transposed=True),
-            NameRule(f"{target}.bias", (f"{huggingface}.bias",), f"{paddle}.b_0", (width_out,)))
+            NameRule(f"{target}.bias", (f"{huggingface}.bias",), (f"{paddle}.b_0",), (width_out,)))
 
 
 _H, _I = "hidden_size", "intermediate_size"
