@@ -34,6 +34,7 @@ class KTNET(nn.Cell):
         super().__init__()
         bert, std, tables = config.bert, config.bert.initializer_range, tables or {}
         dropouts = DropoutFactory(is_training, seed)
+        self.first_step = Tensor(0, ms.int32)
         self.bert = BertModel(bert, config.max_seq_len, dropouts, compute_type)
         self.embeddings, self.memories = [], []
         for memory in config.memories:
@@ -48,7 +49,7 @@ class KTNET(nn.Cell):
                                                                                      compute_type)
         self.dense1 = SpanOutput(config.fused_width, std, compute_type)
 
-    def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor, step: Tensor,
+    def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
                   *concept_ids: Tensor) -> Tensor:
         """Score every position as start and as end.
 
@@ -57,12 +58,16 @@ class KTNET(nn.Cell):
             src_ids: int32 [B, S], word pieces.
             pos_ids: int32 [B, S], positions.
             sent_ids: int32 [B, S], segments.
-            step: int32 scalar, picks the dropout masks; any value at inference.
             concept_ids: one int32 [B, S, K, 1] for each knowledge base, 0 where there is no concept.
 
         Returns:
             float32 [2, B, S]: start logits, end logits.
         """
+        return self.score(self.first_step, input_mask, src_ids, pos_ids, sent_ids, *concept_ids)
+
+    def score(self, step: Tensor, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
+              *concept_ids: Tensor) -> Tensor:
+        """As construct; ``step``, an int32 scalar, picks the dropout masks in training."""
         hidden = self.bert(input_mask, src_ids, pos_ids, sent_ids, step)                   # [B*S, H]
         parts = (hidden,)
         for number, ids in enumerate(concept_ids):
@@ -73,3 +78,28 @@ class KTNET(nn.Cell):
         fused = fused.reshape((-1, input_mask.shape[1], fused.shape[1]))                   # [B, S, U]
         attention = self.TriLinearTwoTimeSelfAttentionLayer(fused, input_mask)             # [B, S, S]
         return self.dense1(fused, attention)                                               # [2, B, S]
+
+
+class KTNETWithLoss(nn.Cell):
+    """The training face: the mean of the start and the end cross-entropy over positions.
+
+    Args:
+        network: the backbone.
+    """
+
+    def __init__(self, network: KTNET) -> None:
+        super().__init__(auto_prefix=False)              # parameters keep the backbone's names
+        self.network = network
+        self.cross_entropy = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+
+    def construct(self, step: Tensor, *columns: Tensor) -> Tensor:
+        """Loss of a batch: float32 scalar.
+
+        Args:
+            step: int32 scalar, picks the dropout masks.
+            columns: the network's inputs, then start_positions and end_positions int32 [B, 1].
+        """
+        logits = self.network.score(step, *columns[:-2])                                   # [2, B, S]
+        start_loss = self.cross_entropy(logits[0], columns[-2].reshape((-1,)))
+        end_loss = self.cross_entropy(logits[1], columns[-1].reshape((-1,)))
+        return (start_loss + end_loss) / 2

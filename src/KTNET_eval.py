@@ -1,0 +1,24 @@
+"""The evaluation face of KT-NET: the bare network plus the feature's number, as evaluation and export call it."""
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor
+
+from src.KTNET import KTNET
+
+
+class KTNETEval(KTNET):
+    """KT-NET's logits; takes every column of a dev feature, ``unique_id`` included, in the feature table's order."""
+
+    def construct(self, *columns: Tensor) -> Tensor:
+        """Score every position as start and as end.
+
+        Args:
+            columns: the network's inputs in the order of ``src.config.input_columns``, then unique_id int32 [B, 1].
+
+        Returns:
+            float32 [2, B, S]: start logits, end logits.
+        """
+        logits = self.score(self.first_step, *columns[:-1])                                # [2, B, S]
+        # An input that nothing reads is dropped from an exported file: adding zero times unique_id keeps it.
+        return logits + 0.0 * columns[-1].astype(ms.float32).reshape((1, -1, 1))

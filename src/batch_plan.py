@@ -1,0 +1,102 @@
+"""Which features go into which batch: batches of like lengths, in an order that depends on (seed, epoch) alone.
+
+NumPy only. A batch is padded to its bucket's length; the network is compiled once for every bucket.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+LENGTH_MULTIPLE = 16      # bucket lengths are multiples of this
+SUBLAYER_WIDTH = 2000.0   # a position costs (1 + length / this): products grow with S, attention with S squared
+
+
+def choose_buckets(lengths: np.ndarray, max_seq_len: int, count: int) -> tuple[int, ...]:
+    """Choose at most ``count`` bucket lengths that make the padded work smallest (dynamic programming).
+
+    Args:
+        lengths: int [N], unpadded lengths of the features.
+        max_seq_len: the last bucket; it is always there, so that any feature fits.
+        count: how many; every bucket costs one compilation and memory of its own.
+
+    Returns:
+        Ascending lengths; the last one is ``max_seq_len``.
+    """
+    if count <= 1 or len(lengths) == 0:
+        return (max_seq_len,)
+    candidates = [*range(LENGTH_MULTIPLE, max_seq_len, LENGTH_MULTIPLE), max_seq_len]
+    held = np.searchsorted(np.sort(lengths), candidates, side="right")       # features that fit into each candidate
+    work = [size * (1.0 + size / SUBLAYER_WIDTH) for size in candidates]
+    last = len(candidates) - 1
+    best = [[held[end] * work[end] for end in range(last + 1)]]              # one bucket up to candidate `end`
+    previous: list[list[int]] = [[-1] * (last + 1)]
+    for _ in range(1, count):
+        costs, choices = [], []
+        for end in range(last + 1):
+            options = [(best[-1][end], -2)]                                  # -2: no further bucket
+            options += [(best[-1][start] + (held[end] - held[start]) * work[end], start) for start in range(end)]
+            cost, choice = min(options)
+            costs.append(cost)
+            choices.append(choice)
+        best.append(costs)
+        previous.append(choices)
+    buckets, end = [], last
+    for level in range(count - 1, -1, -1):
+        choice = previous[level][end]
+        if choice == -2:
+            continue
+        buckets.append(candidates[end])
+        if choice == -1:
+            break
+        end = choice
+    return tuple(reversed(buckets))
+
+
+def bucket_of(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
+    """Index of the smallest bucket that holds each length: int [N]."""
+    return np.searchsorted(np.asarray(buckets), lengths, side="left")
+
+
+def plan_training_epoch(lengths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, epoch: int,
+                        shuffle: bool = True) -> np.ndarray:
+    """Order the features of one epoch into full batches, each of one bucket.
+
+    What does not fill a batch moves on to the next longer bucket; the very last batch is filled up with the first
+    features of the order, so that every feature is seen at least once and every batch is full.
+
+    Args:
+        lengths: int [N].
+        buckets: ascending bucket lengths; the last one holds every feature.
+        batch_size: features of one step, all devices together.
+        seed: of the run.
+        epoch: counts from 0; another epoch has another order.
+        shuffle: False keeps the file's order inside a bucket and the buckets ascending.
+
+    Returns:
+        int64 [steps, batch_size], row numbers in the file.
+    """
+    random = np.random.RandomState([seed, epoch])
+    order = random.permutation(len(lengths)) if shuffle else np.arange(len(lengths))
+    which = bucket_of(lengths, buckets)[order]
+    batches, waiting = [], np.empty(0, np.int64)
+    for bucket in range(len(buckets)):
+        waiting = np.concatenate([waiting, order[which == bucket]])
+        full = len(waiting) // batch_size * batch_size
+        batches.append(waiting[:full].reshape(-1, batch_size))
+        waiting = waiting[full:]
+    if len(waiting):
+        filled = np.concatenate([waiting, np.resize(order, batch_size - len(waiting))])
+        batches.append(filled[None])
+    steps = np.concatenate(batches)
+    return steps[random.permutation(len(steps))] if shuffle else steps
+
+
+def plan_evaluation(lengths: np.ndarray, buckets: Sequence[int], batch_size: int) -> list[np.ndarray]:
+    """Cut all features into batches of one bucket each, in the file's order; a bucket's last batch may be partial."""
+    which = bucket_of(lengths, buckets)
+    batches = []
+    for bucket in range(len(buckets)):
+        rows = np.flatnonzero(which == bucket)
+        batches += [rows[start:start + batch_size] for start in range(0, len(rows), batch_size)]
+    return batches

@@ -1,0 +1,199 @@
+"""One training step: gradient, clipping, Adam with decoupled weight decay, moving average, loss scaling."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.common.initializer import initializer
+
+from src.KTNET import KTNETWithLoss
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
+LOSS_SCALE_GROWTH_STEPS = 1000      # good steps after which the loss scale doubles
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a step needs of the recipe.
+
+    Attributes:
+        weight_decay: decoupled decay, multiplied by the learning rate.
+        max_grad_norm: global norm that the gradient is clipped to; 0 does not clip.
+        loss_scale: first loss scale; 0 computes without one (float32).
+        devices: number of devices whose gradients are averaged.
+    """
+
+    weight_decay: float
+    max_grad_norm: float
+    loss_scale: float = 0.0
+    devices: int = 1
+
+
+def learning_rate_at(step: int, total_steps: int, peak: float, warmup_proportion: float) -> float:
+    """Learning rate of step ``step`` (from 0): linear rise over the warm-up, then peak x (1 - step / total_steps)."""
+    warmup_steps = int(total_steps * warmup_proportion)
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    return peak * (1.0 - step / total_steps)
+
+
+def zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
+    """One float32 parameter of zeros for each of ``parameters``, named ``prefix.name``; not trained."""
+    return ParameterTuple([Parameter(initializer("zeros", list(parameter.shape), ms.float32),
+                                     name=f"{prefix}.{parameter.name}", requires_grad=False)
+                           for parameter in parameters])
+
+
+class AdamUpdate(nn.Cell):
+    """Clips the gradient and applies Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    The factor of clipping and loss scale is folded into the gradient, and the kernel updates in place: on 22.6 million
+    parameters that is several times cheaper than a clipping pass and a composed optimizer.
+
+    Args:
+        parameters: what is trained.
+        options: of the recipe.
+    """
+
+    def __init__(self, parameters: ParameterTuple, options: StepOptions) -> None:
+        super().__init__(auto_prefix=False)
+        self.parameters = parameters
+        self.first_moments = zeros_like(parameters, "adam_m")
+        self.second_moments = zeros_like(parameters, "adam_v")
+        self.beta_1_power = Parameter(Tensor(1.0, ms.float32), name="beta_1_power", requires_grad=False)
+        self.beta_2_power = Parameter(Tensor(1.0, ms.float32), name="beta_2_power", requires_grad=False)
+        self.options = options
+        self.count = len(parameters)
+        self.adam = ops.Adam()
+
+    def construct(self, learning_rate: Tensor, gradients: tuple[Tensor, ...], scale: Tensor) -> Tensor:
+        """Update once.
+
+        Args:
+            learning_rate: float32 scalar.
+            gradients: one for each parameter.
+            scale: float32 scalar that the gradients are to be multiplied by (the inverse of the loss scale).
+
+        Returns:
+            float32 scalar, the global norm of the gradient before clipping.
+        """
+        squares = 0.0
+        for gradient in gradients:
+            squares = squares + ops.reduce_sum(ops.square(gradient))
+        norm = ops.sqrt(squares) * scale
+        if self.options.max_grad_norm > 0.0:
+            scale = scale * ops.minimum(1.0, self.options.max_grad_norm / (norm + 1e-12))
+        power_1 = ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
+        power_2 = ops.assign(self.beta_2_power, self.beta_2_power * BETA_2)
+        keep = 1.0 - learning_rate * self.options.weight_decay
+        for i in range(self.count):
+            ops.assign(self.parameters[i], self.parameters[i] * keep)
+            self.adam(self.parameters[i], self.first_moments[i], self.second_moments[i], power_1, power_2,
+                      learning_rate, BETA_1, BETA_2, EPSILON, gradients[i] * scale)
+        return norm
+
+
+class LossScale(nn.Cell):
+    """Dynamic loss scale: halves after an overflow, doubles after a run of good steps."""
+
+    def __init__(self, first: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.scale = Parameter(Tensor(first, ms.float32), name="loss_scale", requires_grad=False)
+        self.good_steps = Parameter(Tensor(0, ms.int32), name="loss_scale_good_steps", requires_grad=False)
+
+    def construct(self, finite: Tensor) -> Tensor:
+        """Adjust the scale to whether the last gradient was finite (bool scalar)."""
+        good = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
+        grows = ops.greater_equal(good, LOSS_SCALE_GROWTH_STEPS)
+        raised = ops.select(grows, self.scale * 2.0, self.scale * 1.0)
+        lowered = ops.maximum(self.scale * 0.5, 1.0)
+        ops.assign(self.good_steps, ops.select(grows, ops.zeros_like(good), good))
+        return ops.assign(self.scale, ops.select(finite, raised, lowered))
+
+
+class TrainStep(nn.Cell):
+    """Loss, gradient, average over the devices, update.
+
+    Args:
+        network: backbone with its loss.
+        options: of the recipe.
+    """
+
+    def __init__(self, network: KTNETWithLoss, options: StepOptions) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.parameters = ParameterTuple(network.trainable_params())
+        self.update = AdamUpdate(self.parameters, options)
+        self.scaled = options.loss_scale > 0.0
+        self.loss_scale = LossScale(options.loss_scale) if self.scaled else None
+        self.reduce = nn.DistributedGradReducer(self.parameters, mean=True, degree=options.devices) \
+            if options.devices > 1 else None
+        self.one = Tensor(1.0, ms.float32)
+        self.finite = Tensor(True, ms.bool_)
+
+    def construct(self, learning_rate: Tensor, step: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Train on one batch.
+
+        Args:
+            learning_rate: float32 scalar.
+            step: int32 scalar, number of the step; picks the dropout masks.
+            columns: the network's inputs, then start_positions and end_positions int32 [B, 1].
+
+        Returns:
+            loss (float32), gradient norm (float32), overflow (bool), loss scale (float32); all scalars. After an
+            overflow nothing is updated but the scale.
+        """
+        scale = self.loss_scale.scale * 1.0 if self.scaled else self.one
+
+        def scaled_loss() -> Tensor:
+            return self.network(step, *columns) * scale
+
+        loss, gradients = ops.value_and_grad(scaled_loss, None, self.parameters)()
+        if self.reduce is not None:
+            gradients = self.reduce(gradients)
+        if not self.scaled:
+            norm = self.update(learning_rate, gradients, self.one)
+            return loss, norm, ops.logical_not(self.finite), scale
+        finite = self.finite
+        for gradient in gradients:
+            finite = ops.logical_and(finite, ops.isfinite(gradient).all())
+        norm = self.one * 0.0
+        if finite:
+            norm = self.update(learning_rate, gradients, 1.0 / scale)
+        self.loss_scale(finite)
+        return loss / scale, norm, ops.logical_not(finite), scale
+
+
+class MovingAverage(nn.Cell):
+    """Exponential moving average of the weights; a graph of its own, which is cheaper than inside the step.
+
+    Starts at zero; :meth:`corrected` divides by 1 - decay^n, so that after few steps it is no average with zeros.
+
+    Args:
+        parameters: what is averaged.
+        decay: weight of the past.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], decay: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.parameters = ParameterTuple(parameters)
+        self.averages = zeros_like(parameters, "ema")
+        self.updates = Parameter(Tensor(0, ms.int32), name="ema_updates", requires_grad=False)
+        self.decay = decay
+        self.count = len(parameters)
+
+    def construct(self) -> Tensor:
+        """Take the weights in as they are now."""
+        for i in range(self.count):
+            ops.assign(self.averages[i], self.averages[i] * self.decay + self.parameters[i] * (1.0 - self.decay))
+        return ops.assign(self.updates, self.updates + 1)
+
+    def corrected(self) -> dict[str, Tensor]:
+        """The average as weights: parameter name -> float32 tensor; the weights themselves before the first update."""
+        correction = 1.0 - self.decay ** int(self.updates.asnumpy())
+        if correction == 0.0:
+            return {parameter.name: Tensor(parameter.asnumpy()) for parameter in self.parameters}
+        return {parameter.name: Tensor(average.asnumpy() / correction)
+                for parameter, average in zip(self.parameters, self.averages, strict=True)}
