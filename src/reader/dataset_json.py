@@ -1,0 +1,153 @@
+"""The data sets' common envelope: a JSON object whose ``data`` is a long list, streamed item by item."""
+from __future__ import annotations
+
+import json
+from json.decoder import JSONDecoder
+from pathlib import Path
+from typing import Any, Iterator, Type, TypeVar
+
+from utils.util import InputError
+
+T = TypeVar("T")
+CHUNK = 1 << 20     # characters read at a time
+KIND_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
+
+
+def take(item: Any, key: str, kind: Type[T], place: str) -> T:
+    """``item[key]``, which must be there and of ``kind``.
+
+    Args:
+        item: what was read; it must be a dictionary itself.
+        key: the field.
+        kind: dict, list, str, int or bool (a bool is no int here).
+        place: file and path of the item, for the error: ``dev.json: data[3].paragraphs[0]``.
+
+    Raises:
+        InputError: the field is missing or of another kind.
+    """
+    if not isinstance(item, dict):
+        raise InputError(f"{place}: is {_short(item)}; it must be an object with the field {key!r}")
+    value = item.get(key)
+    if type(value) is not kind:
+        if key not in item:
+            raise InputError(f"{place}: the field {key!r} is missing; is this file in the data set's own format?")
+        raise InputError(f"{place}.{key}: is {_short(value)}; it must be {KIND_NAMES[kind]}")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def stream_items(path: Path | str) -> Iterator[tuple[str, Any]]:
+    """Yield (place, item) for the items of the ``data`` list; memory holds one item at a time.
+
+    Raises:
+        InputError: the file is missing, is no UTF-8, is no JSON, or has no list ``data``.
+    """
+    try:
+        with open(path, encoding="utf-8") as source:
+            scanner = _Scanner(source, str(path))
+            yield from _scan_envelope(scanner, str(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; put the data set there (see the README's list of downloads)") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} of a block is not UTF-8; fetch the file again") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be a data set") from None
+
+
+def _scan_envelope(scanner: _Scanner, path: str) -> Iterator[tuple[str, Any]]:
+    found = False
+    if scanner.peek() != "{":
+        raise InputError(f"{path}: not a data set (an object with the list \"data\")")
+    for _ in scanner.members("{", "}"):
+        key = scanner.value()
+        scanner.expect(":")
+        if key != "data":
+            scanner.value()
+            continue
+        if scanner.peek() != "[":
+            raise InputError(f"{path}: \"data\" is no list; is this file in the data set's own format?")
+        found = True
+        for number in scanner.members("[", "]"):
+            yield f"{path}: data[{number}]", scanner.value()
+    if scanner.peek():
+        raise scanner.error("something follows the end of the object")
+    if not found:
+        raise InputError(f"{path}: no list \"data\"; is this file in the data set's own format?")
+
+
+class _Scanner:
+    """Reads JSON values one by one from a text file, a block at a time."""
+
+    def __init__(self, source: Any, path: str) -> None:
+        self._source, self._path = source, path
+        self._decode = JSONDecoder().raw_decode
+        self._text = ""
+        self._at = 0
+        self._lines = 0          # lines before the text in hand
+        self._ended = False
+
+    def peek(self) -> str:
+        """The next character that is no white space; empty at the end of the file."""
+        while True:
+            while self._at < len(self._text):
+                if not self._text[self._at].isspace():
+                    return self._text[self._at]
+                self._at += 1
+            if not self._more(CHUNK):
+                return ""
+
+    def expect(self, character: str) -> None:
+        """Step over ``character``."""
+        if self.peek() != character:
+            raise self.error(f"expected {character!r}")
+        self._at += 1
+
+    def members(self, opening: str, closing: str) -> Iterator[int]:
+        """Count through the members of a list or object; the caller reads each one."""
+        self.expect(opening)
+        number = 0
+        while self.peek() != closing:
+            if number:
+                self.expect(",")
+            yield number
+            number += 1
+        self._at += 1
+
+    def value(self) -> Any:
+        """The next value, of any kind."""
+        self.peek()
+        wanted = CHUNK
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._more(wanted):
+                    wanted *= 2          # so that a long value is not parsed again for every block
+                    continue
+                self._at = error.pos
+                raise self.error(error.msg) from None
+            if end == len(self._text) and self._more(wanted):
+                continue                 # a number could go on in the next block
+            self._at = end
+            return value
+
+    def error(self, message: str) -> InputError:
+        """A syntax error at the present place."""
+        line = self._lines + self._text.count("\n", 0, self._at) + 1
+        column = self._at - (self._text.rfind("\n", 0, self._at) + 1) + 1
+        return InputError(f"{self._path}: line {line}, column {column}: not JSON ({message}); "
+                          "the file may be cut short: fetch it again")
+
+    def _more(self, wanted: int) -> bool:
+        if self._ended:
+            return False
+        block = self._source.read(wanted)
+        self._ended = not block
+        self._lines += self._text.count("\n", 0, self._at)
+        self._text = self._text[self._at:] + block
+        self._at = 0
+        return bool(block)
