@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.config import FIRST_UNIQUE_ID, RECORD, SQUAD, DataFolder, WindowConfig
+from src.config import FIRST_UNIQUE_ID, MAX_SEQ_LEN, RECORD, SQUAD, DataFolder, WindowConfig
+from src.knowledge.formats import read_records
+from src.reader import record_twomemory, squad_twomemory
+from src.reader.batching_twomemory import FeatureBuilder
 from src.reader.decoding import (
     Decoded,
     DecodingOptions,
     NBestEntry,
     PassageText,
     decode,
-    max_context_windows,
     pick_entity,
     score,
     top_positions,
@@ -33,37 +35,14 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 # --- The golden answers -------------------------------------------------------------------------------------------
 
-def shared_questions(task):
-    """(id, question, passage, gold answers, entities) of the shared dev set."""
-    for article in json.loads(DataFolder(SHARED).dataset_json(task, "dev").read_bytes())["data"]:
-        if task is SQUAD:
-            for paragraph in article["paragraphs"]:
-                for qa in paragraph["qas"]:
-                    yield qa["id"], qa["question"], paragraph["context"], [a["text"] for a in qa["answers"]], []
-        else:
-            text = article["passage"]["text"].replace("\xa0", " ")
-            entities = [text[e["start"]:e["end"] + 1] for e in article["passage"]["entities"]]
-            for qa in article["qas"]:
-                yield qa["id"], qa["query"], text, [a["text"] for a in qa["answers"]], entities
-
-
 def shared_examples(task):
-    """The side table of the shared dev set, made here so that this test stands without the conversion."""
-    tokenizer = BertTokenizer(DataFolder(SHARED).bert() / "vocab.txt", lower_case=False)
-    sizes, unique_id = WindowConfig(), FIRST_UNIQUE_ID
-    for name, question, passage, answers, entities in shared_questions(task):
-        words = split_words(passage)[0]
-        found = tokenizer.analyse(words)
-        query_length = min(len(tokenizer.tokenize(question)), sizes.max_query_length)
-        room = sizes.max_seq_len - query_length - 3
-        windows = []
-        for start in range(0, len(found.pieces), sizes.doc_stride):
-            windows.append(Window(unique_id, start, min(room, len(found.pieces) - start)))
-            unique_id += 1
-            if start + room >= len(found.pieces):
-                break
-        yield EvaluationExample(name, question, tuple(words), tuple(found.pieces), tuple(found.piece_to_word),
-                                query_length, tuple(windows), tuple(answers), tuple(entities))
+    """The side table of the shared dev set, as the conversion makes it."""
+    data = DataFolder(SHARED)
+    read = squad_twomemory.read_examples if task is SQUAD else record_twomemory.read_examples
+    builder = FeatureBuilder(BertTokenizer(data.bert() / "vocab.txt", lower_case=False), WindowConfig(), [], "dev")
+    examples = read(data.dataset_json(task, "dev"), "dev")
+    for example, tokens in zip(examples, read_records(data.tokens(task, "dev", lower_case=False)), strict=True):
+        yield builder.build(example, tokens, [])[1]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
@@ -71,7 +50,7 @@ def shared_examples(task):
 def test_golden_answers(task, features, tmp_path):
     golden = {name: json.loads((SHARED / "golden" / "postprocess" / f"{task.name}_{name}.json").read_bytes())
               for name in ("predictions", "nbest", "eval")}
-    values = np.random.RandomState(2019).randn(features, 2, SQUAD_LENGTH).astype("float32")
+    values = np.random.RandomState(2019).randn(features, 2, MAX_SEQ_LEN).astype("float32")
     logits = Logits(np.arange(features) + FIRST_UNIQUE_ID, values[:, 0], values[:, 1])
     examples = list(shared_examples(task))
     predictions = write_predictions(tmp_path, decode(examples, logits, DecodingOptions(pick_entity=task is RECORD)))
@@ -85,10 +64,6 @@ def test_golden_answers(task, features, tmp_path):
             for field in ("probability", "start_logit", "end_logit"):
                 assert entry[field] == pytest.approx(expected[field], rel=1e-12)
     assert score(examples, predictions) == pytest.approx(golden["eval"], abs=1e-9)
-
-
-SQUAD_LENGTH = WindowConfig().max_seq_len
-
 
 # --- An independent decoder: slow, literal, one candidate after the other -------------------------------------------
 
@@ -200,13 +175,6 @@ def test_ties_go_to_the_first_position():
     assert top_positions(np.array([-0.0, 0.0, -0.0], "float32"), 2).tolist() == [0, 1]
 
 
-def test_max_context():
-    grain = (Window(0, 0, 6), Window(1, 3, 6))    # the docstring's example
-    assert max_context_windows(grain, 9).tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1]
-    assert max_context_windows((Window(0, 0, 3), Window(1, 2, 3)), 6).tolist() == [0, 0, 0, 1, 1, -1]    # tie: first
-    assert max_context_windows((Window(0, 0, 2), Window(1, 1, 3)), 4).tolist() == [0, 1, 1, 1]           # longer wins
-
-
 def passage(text, lower=False):
     """A side table line for ``text`` in one window, its pieces made by :func:`pieces_of`."""
     words = tuple(split_words(text)[0])
@@ -259,6 +227,14 @@ def test_no_candidate():
     nothing = decoded(example, [1] + [0] * 6 + [9, 0], [2] + [0] * 3 + [9, 0, 0, 0, 0], n_best_size=1,
                       version_2_with_negative=True)
     assert nothing == Decoded("q", "", (NBestEntry("", 1.0, 1.0, 2.0),), 3.0)
+
+
+def test_a_passage_without_word_pieces():
+    empty = EvaluationExample("q", "?", ("\u200b",), (), (), 2, (), ())
+    (answer,) = decode([empty], rows(0))
+    assert answer == Decoded("q", "empty", (NBestEntry("empty", 1.0, 0.0, 0.0),))
+    (answer,) = decode([empty], rows(0), DecodingOptions(version_2_with_negative=True))
+    assert (answer.prediction, answer.null_odds) == ("", 0.0)
 
 
 def test_no_answer_against_the_threshold():
@@ -376,7 +352,6 @@ def with_windows(*windows, **changes):
     ([passage("Rome fell")] * 2, rows(1), "unique id 1000000000 .question q. occurs twice"),
     ([passage("Rome fell")], {FIRST_UNIQUE_ID: (np.zeros(9, "float32"), np.zeros(10, "float32"))}, "shapes"),
     ([passage("Rome fell")], {FIRST_UNIQUE_ID: (np.zeros((1, 9), "float32"),) * 2}, "shapes"),
-    ([with_windows()], rows(0), "no window"),
     ([with_windows((FIRST_UNIQUE_ID, 2, 3))], rows(1), "outside its passage"),
     ([with_windows((FIRST_UNIQUE_ID, -1, 3))], rows(1), "outside its passage"),
     ([with_windows((FIRST_UNIQUE_ID, 0, 4), piece_to_word=(0, 0, 1, 2))], rows(1), "outside its passage"),

@@ -16,6 +16,7 @@ from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
 import numpy as np
 
+from src.reader.batching_twomemory import max_context_windows
 from src.reader.examples import EvaluationExample, Window
 from src.reader.logits import LogitsByFeature
 from src.reader.metrics import GoldAnswers, answer_tokens, evaluate
@@ -118,7 +119,8 @@ def decode_question(example: EvaluationExample, logits: Sequence[tuple[np.ndarra
     null = None
     if options.version_2_with_negative:
         # [CLS], position 0, stands for "no answer"; the window that is surest of an answer speaks for all.
-        start_logit, end_logit = min(((float(start[0]), float(end[0])) for start, end in logits), key=sum)
+        start_logit, end_logit = min(((float(start[0]), float(end[0])) for start, end in logits), key=sum,
+                                     default=(0.0, 0.0))
         null = _Span(-1, -1, start_logit, end_logit)
     entries = _distinct_texts(rank_spans(example, logits, options, null), example, options)
     if null and not any(text == "" for text, _ in entries):
@@ -135,32 +137,6 @@ def decode_question(example: EvaluationExample, logits: Sequence[tuple[np.ndarra
     return Decoded(example.id, prediction, nbest, null_odds)
 
 
-def max_context_windows(windows: Sequence[Window], piece_count: int) -> np.ndarray:
-    """For every word piece the window that shows most of its surroundings.
-
-    A piece in several windows belongs to the one with the greatest min(pieces to its left, pieces to its right)
-    + 0.01 x length; of equals the first:
-
-        [five ships laden with Egyptian grain]                   grain: min(5, 0), Egyptian: min(4, 1)
-                         [with Egyptian grain sailed to Rome]    grain: min(2, 3), Egyptian: min(1, 4)
-
-    "grain" belongs to the second window, "Egyptian" to the first.
-
-    Returns:
-        int32 [piece_count], indices into ``windows``; -1 for a piece in none.
-    """
-    best = np.full(piece_count, -np.inf)
-    owner = np.full(piece_count, -1, np.int32)
-    for number, window in enumerate(windows):
-        place = slice(window.doc_start, window.doc_start + window.length)
-        left = np.arange(window.length)
-        score = np.minimum(left, left[::-1]) + 0.01 * window.length
-        better = score > best[place]
-        best[place][better] = score[better]
-        owner[place][better] = number
-    return owner
-
-
 def rank_spans(example: EvaluationExample, logits: Sequence[tuple[np.ndarray, np.ndarray]],
                options: DecodingOptions, null: Optional[_Span] = None) -> Iterator[_Span]:
     """All admissible spans of a question, by falling sum of their logits.
@@ -168,13 +144,18 @@ def rank_spans(example: EvaluationExample, logits: Sequence[tuple[np.ndarray, np
     In every window the ``n_best_size`` best starts meet as many ends. Equal sums keep the order window, rank of the
     start, rank of the end; ``null`` ("no answer") comes after its equals.
     """
-    owners = max_context_windows(example.windows, len(example.pieces)) if len(example.windows) > 1 else None
+    if not example.windows:    # the passage has no word piece
+        return
+    owners = None
+    if len(example.windows) > 1:
+        owners = max_context_windows([(window.doc_start, window.length) for window in example.windows],
+                                     len(example.pieces))
     parts = [_window_spans(number, window, example.document_offset, owners, *pair, options)
              for number, (window, pair) in enumerate(zip(example.windows, logits, strict=True))]
     if null:
         parts.append(tuple(np.array([value]) for value in (null.start, null.end, null.start_logit, null.end_logit)))
     starts, ends, start_logits, end_logits = (np.concatenate(column) for column in zip(*parts, strict=True))
-    # float64 adds two float32 logits exactly enough that no new ties arise.
+    # In float64: the sum of two float32 numbers is not rounded to a tie that they do not have.
     order = np.argsort(-(start_logits + end_logits), kind="stable")
     for index in order.tolist():
         if starts[index] < 0 and null:
@@ -285,8 +266,6 @@ def _joined_tokens(word: str, do_lower_case: bool) -> str:
 def _check_example(example: EvaluationExample) -> None:
     """Refuse a side table whose numbers do not fit each other."""
     count = len(example.pieces)
-    if not example.windows:
-        raise InputError(f"side table: question {example.id} has no window; run data_convert.py again")
     outside = any(window.doc_start < 0 or window.length < 0 or window.doc_start + window.length > count
                   for window in example.windows)
     words = example.piece_to_word
