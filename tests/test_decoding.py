@@ -18,12 +18,12 @@ from src.reader.decoding import (
     DecodingOptions,
     NBestEntry,
     PassageText,
+    answer_and_score,
     decode,
     pick_entity,
     score,
     top_positions,
     write_predictions,
-    write_result,
 )
 from src.reader.examples import EvaluationExample, Window
 from src.reader.logits import Logits
@@ -257,12 +257,9 @@ def test_files(tmp_path):
     assert json.loads((tmp_path / "nbest_predictions.json").read_bytes())["one"] == [
         {"text": "Ro\"me\u2028", "probability": 0.75, "start_logit": 1.5, "end_logit": 0.5},
         {"text": "", "probability": 0.25, "start_logit": 1, "end_logit": 0}]
-    write_result(tmp_path, {"exact_match": 50.0, "f1": 62.5})
-    assert json.loads((tmp_path / "eval_result.json").read_bytes()) == {"exact_match": 50.0, "f1": 62.5}
 
     write_predictions(tmp_path, [])                 # a run without null odds leaves none of an earlier run behind
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval_result.json", "nbest_predictions.json",
-                                                                "predictions.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nbest_predictions.json", "predictions.json"]
     assert json.loads((tmp_path / "nbest_predictions.json").read_bytes()) == {}
 
 
@@ -274,6 +271,29 @@ def test_nothing_is_written_when_an_answer_fails(tmp_path):
         write_predictions(tmp_path, [one, one])
     assert (tmp_path / "nbest_predictions.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_answer_and_score(tmp_path):
+    example = with_windows((FIRST_UNIQUE_ID, 0, 4), answers=("rome",), entities=("Fell",))
+    start, end = np.zeros((2, 1, 9), "float32")
+    start[0, 4] = end[0, 5] = 3.0
+    start[0, 6] = end[0, 7] = 2.0
+    logits = Logits(np.array([FIRST_UNIQUE_ID]), start, end)
+    side_table = tmp_path / "dev.examples.jsonl"
+    side_table.write_text(example.to_json() + "\n", encoding="utf-8")
+    for dataset, text, figure in (("squad", "Rome", 100.0), ("record", "Rome fell", 0.0)):
+        options = DecodingOptions.for_features({"dataset": dataset, "lower_case": False,
+                                                "version_2_with_negative": False}, n_best_size=3)
+        result = answer_and_score(tmp_path / "dev.mindrecord", logits, tmp_path / dataset, options)
+        assert result["exact_match"] == figure
+        assert json.loads((tmp_path / dataset / "predictions.json").read_bytes()) == {"q": text}
+        assert json.loads((tmp_path / dataset / "eval_result.json").read_bytes()) == result
+
+    side_table.write_text(with_windows((FIRST_UNIQUE_ID, 0, 4)).to_json() + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="question q: no gold answer"):
+        answer_and_score(tmp_path / "dev.mindrecord", logits, tmp_path / "squad", DecodingOptions())
+    assert sorted(path.name for path in (tmp_path / "squad").iterdir()) == ["nbest_predictions.json",
+                                                                            "predictions.json"]
 
 
 def test_score_of_squad_2():

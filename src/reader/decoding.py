@@ -4,7 +4,6 @@ The letters: N features (windows), S positions of a feature, P word pieces of a 
 """
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from bisect import bisect_right
@@ -17,7 +16,7 @@ from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 import numpy as np
 
 from src.reader.batching_twomemory import max_context_windows
-from src.reader.examples import EvaluationExample, Window
+from src.reader.examples import EvaluationExample, Window, read_side_table
 from src.reader.logits import LogitsByFeature
 from src.reader.metrics import GoldAnswers, answer_tokens, evaluate
 from src.reader.tokenization import basic_tokens
@@ -49,6 +48,17 @@ class DecodingOptions:
                 raise InputError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         if math.isnan(self.null_score_diff_threshold):
             raise InputError("--null_score_diff_threshold is not a number; 0.0 is usual")
+
+    @classmethod
+    def for_features(cls, settings: Mapping[str, Any], **choices: Any) -> DecodingOptions:
+        """The options that fit converted features.
+
+        Args:
+            settings: of the conversion's manifest (``dataset``, ``lower_case``, ``version_2_with_negative``).
+            choices: n_best_size, max_answer_length, null_score_diff_threshold.
+        """
+        return cls(version_2_with_negative=settings["version_2_with_negative"], do_lower_case=settings["lower_case"],
+                   pick_entity=settings["dataset"] == "record", **choices)
 
 
 @dataclass(frozen=True)
@@ -317,8 +327,7 @@ def write_predictions(folder: Path | str, decoded: Iterable[Decoded]) -> dict[st
     if null_odds:
         write_json(folder / NULL_ODDS, null_odds)
     else:
-        with contextlib.suppress(FileNotFoundError):    # of an earlier run
-            (folder / NULL_ODDS).unlink()
+        (folder / NULL_ODDS).unlink(missing_ok=True)    # of an earlier run
     write_json(folder / PREDICTIONS, predictions)
     return predictions
 
@@ -341,6 +350,25 @@ def score(examples: Iterable[EvaluationExample], predictions: Mapping[str, str],
     return evaluate(gold, predictions)
 
 
-def write_result(folder: Path | str, result: Mapping[str, Any]) -> None:
-    """Write eval_result.json."""
-    write_json(Path(folder) / RESULT, dict(result))
+def answer_and_score(mindrecord: Path | str, logits: LogitsByFeature, folder: Path | str,
+                     options: DecodingOptions) -> dict[str, float]:
+    """The whole way: side table and logits in, predictions, n-best, null odds and eval_result.json out.
+
+    Args:
+        mindrecord: the converted features, whose side table is read.
+        logits: the features' logits by unique id.
+        folder: where the files are written.
+        options: how spans are chosen.
+
+    Returns:
+        ``{"exact_match": .., "f1": ..}``.
+
+    Raises:
+        InputError: see :func:`decode` and :func:`score`; without gold answers the predictions are written all the same.
+    """
+    predictions = write_predictions(folder, decode(read_side_table(mindrecord), logits, options))
+    result = Path(folder) / RESULT
+    result.unlink(missing_ok=True)    # an earlier run's figures must not stand beside these predictions
+    figures = score(read_side_table(mindrecord), predictions, options.version_2_with_negative)
+    write_json(result, figures)
+    return figures
