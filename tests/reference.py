@@ -249,23 +249,33 @@ def logits(parameters: Mapping[str, np.ndarray], config: KTNetConfig, columns: M
     Returns:
         [2, B, S] in ``dtype``: start logits, end logits.
     """
-    tensors = to_torch(parameters, dtype)
+    return _logits(to_torch(parameters, dtype), config, columns, dtype).numpy()
+
+
+def _logits(tensors: Mapping[str, torch.Tensor], config: KTNetConfig, columns: Mapping[str, np.ndarray],
+            dtype: str) -> torch.Tensor:
     hidden = _encode(tensors, config.bert, columns, dtype)
     parts = [hidden]
     for memory in config.memories:
         ids = np.asarray(columns[memory.column]).reshape(*hidden.shape[:2], -1)
         parts.append(memory_output(tensors, memory, hidden, torch.tensor(ids, dtype=torch.int64)))
     mask = torch.tensor(np.asarray(columns["input_mask"]), dtype=hidden.dtype)
-    return output_layer(tensors, self_matching(tensors, torch.cat(parts, dim=-1), mask)).numpy()
+    return output_layer(tensors, self_matching(tensors, torch.cat(parts, dim=-1), mask))
 
 
-def loss(parameters: Mapping[str, np.ndarray], config: KTNetConfig, columns: Mapping[str, np.ndarray],
-         dtype: str = "float64") -> float:
-    """The training loss without dropout; ``columns`` also holds start_positions and end_positions, [B, 1]."""
-    both = torch.tensor(logits(parameters, config, columns, dtype))
+def loss_and_gradients(parameters: Mapping[str, np.ndarray], config: KTNetConfig, columns: Mapping[str, np.ndarray],
+                       dtype: str = "float64") -> tuple[float, dict[str, np.ndarray]]:
+    """The training loss without dropout and its gradient with respect to every parameter.
+
+    ``columns`` also holds start_positions and end_positions, [B, 1].
+    """
+    tensors = {name: value.requires_grad_() for name, value in to_torch(parameters, dtype).items()}
+    both = _logits(tensors, config, columns, dtype)
     starts, ends = (torch.tensor(np.asarray(columns[name]).reshape(-1), dtype=torch.int64)
                     for name in ("start_positions", "end_positions"))
-    return float((position_loss(both[0], starts) + position_loss(both[1], ends)) / 2.0)
+    loss = (position_loss(both[0], starts) + position_loss(both[1], ends)) / 2.0
+    loss.backward()
+    return loss.item(), {name: tensor.grad.numpy() for name, tensor in tensors.items() if tensor.grad is not None}
 
 
 def random_columns(config: KTNetConfig, batch: int, seed: int) -> dict[str, np.ndarray]:
