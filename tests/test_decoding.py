@@ -86,7 +86,8 @@ def slow_decode(example, logits, options):
     """(prediction, [(text, start logit, end logit)], null odds) of one question."""
     candidates = []
     for number, window in enumerate(example.windows):
-        start_logits, end_logits = ([float(value) for value in row] for row in logits[window.unique_id])
+        used = example.document_offset + window.length + 1 if options.ignore_padding else None
+        start_logits, end_logits = ([float(value) for value in row[:used]] for row in logits[window.unique_id])
         starts, ends = (sorted(range(len(row)), key=lambda place, row=row: -row[place])[:options.n_best_size]
                         for row in (start_logits, end_logits))
         for start in starts:
@@ -142,7 +143,7 @@ def questions(draw):
     example = EvaluationExample("q", "?", words, tuple(piece for piece, _ in owned), tuple(word for _, word in owned),
                                 query, tuple(windows), ())
     options = DecodingOptions(n_best_size=draw(st.integers(1, 6)), max_answer_length=draw(st.integers(1, 6)),
-                              version_2_with_negative=draw(st.booleans()), do_lower_case=lower,
+                              version_2_with_negative=draw(st.booleans()), do_lower_case=lower, ignore_padding=draw(st.booleans()),
                               null_score_diff_threshold=draw(st.sampled_from([-1.0, 0.0, 0.5])))
     length = query + 3 + room + draw(st.integers(0, 3))
     values = st.lists(st.sampled_from([-1.5, -0.5, 0.0, -0.0, 0.25, 1.0]), min_size=length, max_size=length)
@@ -227,6 +228,13 @@ def test_no_candidate():
     nothing = decoded(example, [1] + [0] * 6 + [9, 0], [2] + [0] * 3 + [9, 0, 0, 0, 0], n_best_size=1,
                       version_2_with_negative=True)
     assert nothing == Decoded("q", "", (NBestEntry("", 1.0, 1.0, 2.0),), 3.0)
+
+
+def test_padding_competes_unless_it_is_ignored():
+    start = [0] * 4 + [1, 0, 0, 0, 0] + [9, 9]    # two positions of padding
+    padded = decoded(passage("Rome fell"), start, start, n_best_size=2)
+    assert padded.prediction == "empty"
+    assert decoded(passage("Rome fell"), start, start, n_best_size=2, ignore_padding=True).prediction == "Ro"
 
 
 def test_a_passage_without_word_pieces():

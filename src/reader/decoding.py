@@ -31,6 +31,10 @@ RESULT = "eval_result.json"
 class DecodingOptions:
     """How spans are chosen.
 
+    BERT's SQuAD code takes the n best starts and ends from all positions of a feature, so that padding with high
+    logits can crowd out word pieces. With ``ignore_padding`` only the feature's own positions compete: the answers
+    then do not depend on how far a feature was padded.
+
     Raises:
         InputError: a size is not positive, or the threshold is no number.
     """
@@ -41,6 +45,7 @@ class DecodingOptions:
     version_2_with_negative: bool = False        # SQuAD 2.0: "no answer" takes part
     pick_entity: bool = False                    # ReCoRD: prefer an entry that names an entity of the passage
     do_lower_case: bool = False                  # as the word pieces were made
+    ignore_padding: bool = False                 # see below
 
     def __post_init__(self) -> None:
         for name in ("n_best_size", "max_answer_length"):
@@ -55,7 +60,7 @@ class DecodingOptions:
 
         Args:
             settings: of the conversion's manifest (``dataset``, ``lower_case``, ``version_2_with_negative``).
-            choices: n_best_size, max_answer_length, null_score_diff_threshold.
+            choices: the remaining options.
         """
         return cls(version_2_with_negative=settings["version_2_with_negative"], do_lower_case=settings["lower_case"],
                    pick_entity=settings["dataset"] == "record", **choices)
@@ -115,8 +120,8 @@ def decode(examples: Iterable[EvaluationExample], logits: LogitsByFeature,
                 raise InputError(f"side table: unique id {window.unique_id} (question {example.id}) occurs twice; "
                                  "run data_convert.py again")
             seen.add(window.unique_id)
-        yield decode_question(example, [_checked_logits(logits, example, window) for window in example.windows],
-                              options)
+        pairs = [_checked_logits(logits, example, window, options.ignore_padding) for window in example.windows]
+        yield decode_question(example, pairs, options)
     if len(seen) < len(logits):
         surplus = next(unique_id for unique_id in logits if unique_id not in seen)
         raise InputError(f"logits: {len(logits)} features, but the questions have {len(seen)} (unique id {surplus} is "
@@ -284,9 +289,9 @@ def _check_example(example: EvaluationExample) -> None:
                          "run data_convert.py again")
 
 
-def _checked_logits(logits: LogitsByFeature, example: EvaluationExample,
-                    window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """The logits [S] of one window."""
+def _checked_logits(logits: LogitsByFeature, example: EvaluationExample, window: Window,
+                    ignore_padding: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The logits [S] of one window, or only those of its own positions."""
     place = f"logits of unique id {window.unique_id} (question {example.id})"
     try:
         start, end = logits[window.unique_id]
@@ -296,6 +301,8 @@ def _checked_logits(logits: LogitsByFeature, example: EvaluationExample,
     if start.ndim != 1 or start.shape != end.shape or len(start) < needed:
         raise InputError(f"{place} have the shapes {list(start.shape)} and {list(end.shape)}, but the window needs "
                          f"{needed} positions; use the max_seq_len of the conversion")
+    if ignore_padding:
+        start, end = start[:needed], end[:needed]
     if not (np.isfinite(start).all() and np.isfinite(end).all()):
         raise InputError(f"{place} are not all finite numbers; did the training diverge?")
     return start, end
@@ -350,6 +357,11 @@ def score(examples: Iterable[EvaluationExample], predictions: Mapping[str, str],
     return evaluate(gold, predictions)
 
 
+def write_result(folder: Path | str, result: Mapping[str, float]) -> None:
+    """Write eval_result.json."""
+    write_json(Path(folder) / RESULT, dict(result))
+
+
 def answer_and_score(mindrecord: Path | str, logits: LogitsByFeature, folder: Path | str,
                      options: DecodingOptions) -> dict[str, float]:
     """The whole way: side table and logits in, predictions, n-best, null odds and eval_result.json out.
@@ -367,8 +379,7 @@ def answer_and_score(mindrecord: Path | str, logits: LogitsByFeature, folder: Pa
         InputError: see :func:`decode` and :func:`score`; without gold answers the predictions are written all the same.
     """
     predictions = write_predictions(folder, decode(read_side_table(mindrecord), logits, options))
-    result = Path(folder) / RESULT
-    result.unlink(missing_ok=True)    # an earlier run's figures must not stand beside these predictions
-    figures = score(read_side_table(mindrecord), predictions, options.version_2_with_negative)
-    write_json(result, figures)
-    return figures
+    (Path(folder) / RESULT).unlink(missing_ok=True)    # figures of an earlier run, not of these predictions
+    result = score(read_side_table(mindrecord), predictions, options.version_2_with_negative)
+    write_result(folder, result)
+    return result
