@@ -17,7 +17,8 @@ from tests import reference  # noqa: E402
 from tests.reference import TINY  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-TOLERANCE = 2e-5      # found: 1e-6 (random and real features), 2e-6 (a real BERT); the wrong GELU would show as 2e-4
+TOLERANCE = 2e-5            # found: 1e-6 (random and real features), 2e-6 (a real BERT); the wrong GELU shows as 2e-4
+TANH_TOLERANCE = 1e-4       # MindSpore's tanh on CPU is off by 1e-4 near 5, and with it gelu_new; found: 4e-5
 WORDNET, NELL = TINY.memories
 THREE = dataclasses.replace(TINY, memories=(*TINY.memories, MemoryConfig("third", rows=48, width=32, max_concepts=3)))
 
@@ -203,13 +204,13 @@ def import_transformers():
     return pytest.importorskip("transformers", reason="transformers is not installed: hidden states NOT compared")
 
 
-def compare_with_transformers(source, output, model, vocab_size):
+def compare_with_transformers(source, output, model, vocab_size, tolerance=TOLERANCE):
     config = dataclasses.replace(TINY, bert=dataclasses.replace(TINY.bert, vocab_size=vocab_size), memories=())
     columns = reference.random_columns(config, batch=3, seed=4)
     convert_encoder(source, output / "roberta.ckpt")
     found, wanted = encode(output, columns), encode_with_transformers(model, columns)
     used = columns["input_mask"] == 1       # what stands at padding is nobody's business
-    np.testing.assert_allclose(found[used], wanted[used], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(found[used], wanted[used], atol=tolerance, rtol=0)
     parameters = {name: value.asnumpy()
                   for name, value in ms.load_checkpoint(str(output / "roberta.ckpt")).items()}
     checked = reference.hidden_states(parameters, BertConfig.from_json_file(output / "bert_config.json"), columns)
@@ -225,7 +226,8 @@ def test_hidden_states_of_a_random_bert(tmp_path, activation):
     model = transformers.BertModel(transformers.BertConfig(**sizes))
     model.save_pretrained(tmp_path / "source", safe_serialization=True)
     (tmp_path / "source" / "vocab.txt").write_text("".join(f"piece{i}\n" for i in range(TINY.bert.vocab_size)))
-    compare_with_transformers(tmp_path / "source", tmp_path / "output", model, TINY.bert.vocab_size)
+    compare_with_transformers(tmp_path / "source", tmp_path / "output", model, TINY.bert.vocab_size,
+                              TOLERANCE if activation == "gelu" else TANH_TOLERANCE)
 
 
 def real_encoder():
