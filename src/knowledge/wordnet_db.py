@@ -1,0 +1,171 @@
+"""WordNet's database files: the synsets of a word, base forms and relations.
+
+Reads the files as NLTK lays them out (``corpora/wordnet`` with ``index.*``, ``data.*`` and ``*.exc``, as a folder or
+as ``wordnet.zip``) and answers as NLTK's reader does: same synsets, same order, same names. It does so itself because
+NLTK refuses data that another account owns or may write, which is how data folders on shared machines usually are.
+"""
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import Iterator
+
+from utils.util import InputError
+
+VERSION = "3.0"
+NOUN, VERB, ADJECTIVE, ADVERB = "noun", "verb", "adj", "adv"
+PARTS_OF_SPEECH = (NOUN, VERB, ADJECTIVE, ADVERB)      # the order of a word's synsets
+TAGS = {NOUN: "NN", VERB: "VB", ADJECTIVE: "JJ", ADVERB: "RB"}
+_OF_TAG = {tag: part for part, tag in TAGS.items()}
+_OF_LETTER = {"n": NOUN, "v": VERB, "a": ADJECTIVE, "s": ADJECTIVE, "r": ADVERB}
+_CONCEPT = re.compile(r"__(.+)_(NN|VB|JJ|RB)_([0-9]+)")
+_MEND = "run scripts/get_wordnet.sh"
+
+# Endings and what a base form has in their place (WordNet's morphy).
+_ENDINGS = {
+    NOUN: (("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
+           ("men", "man"), ("ies", "y")),
+    VERB: (("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
+    ADJECTIVE: (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
+    ADVERB: (),
+}
+# WordNet's pointer symbols under the names of WN18's relations.
+_RELATIONS = {
+    "@": "_hypernym", "~": "_hyponym", "@i": "_instance_hypernym", "~i": "_instance_hyponym",
+    "#m": "_member_holonym", "%m": "_member_meronym", "#p": "_part_of", "%p": "_has_part",
+    "+": "_derivationally_related_form", "^": "_also_see", "$": "_verb_group", "&": "_similar_to",
+    ";c": "_synset_domain_topic_of", "-c": "_member_of_domain_topic",
+    ";u": "_synset_domain_usage_of", "-u": "_member_of_domain_usage",
+    ";r": "_synset_domain_region_of", "-r": "_member_of_domain_region",
+}
+
+
+def find_wordnet(data_url: Path) -> Path:
+    """WordNet below the data folder (``nltk/corpora/wordnet``), else where NLTK keeps its own data.
+
+    Raises:
+        InputError: there is none.
+    """
+    roots = [data_url / "nltk", *map(Path, filter(None, os.environ.get("NLTK_DATA", "").split(os.pathsep))),
+             Path.home() / "nltk_data", Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data")]
+    for root in roots:
+        for name in ("wordnet", "wordnet.zip"):
+            if (root / "corpora" / name).exists():
+                return root / "corpora" / name
+    raise InputError(f"{roots[0] / 'corpora' / 'wordnet'}: no WordNet there nor in NLTK's own folders; {_MEND}")
+
+
+class WordNet:
+    """WordNet 3.0.
+
+    Args:
+        path: the folder, or NLTK's ``wordnet.zip``.
+
+    Raises:
+        InputError: a file is missing, or it is another version: its senses are numbered differently.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._data = {part: self._read(f"data.{part}") for part in PARTS_OF_SPEECH}
+        self._names: dict[tuple[str, int], str] = {}
+        found = re.search(rb"WordNet ([0-9.]+) Copyright", self._data[NOUN][:4096])
+        version = found[1].decode() if found else "unknown"
+        if version != VERSION:
+            raise InputError(f"{self.path}: this is WordNet {version}; the concepts are named after WordNet {VERSION}, "
+                             f"{_MEND}")
+
+    def _read(self, name: str) -> bytes:
+        try:
+            if self.path.suffix == ".zip":
+                with zipfile.ZipFile(self.path) as archive:
+                    return archive.read(f"wordnet/{name}")
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, KeyError):
+            raise InputError(f"{self.path}: {name} is missing; {_MEND}") from None
+        except zipfile.BadZipFile:
+            raise InputError(f"{self.path}: not a zip file; {_MEND}") from None
+
+    @cached_property
+    def _index(self) -> dict[str, dict[str, str]]:
+        """Part of speech -> lemma -> the rest of its index line."""
+        index: dict[str, dict[str, str]] = {}
+        for part in PARTS_OF_SPEECH:
+            lines = self._read(f"index.{part}").decode("latin-1").split("\n")
+            index[part] = dict(line.split(" ", 1) for line in lines if line and line[0] != " ")
+        return index
+
+    @cached_property
+    def _exceptions(self) -> dict[str, dict[str, list[str]]]:
+        """Part of speech -> irregular form -> its base forms."""
+        exceptions: dict[str, dict[str, list[str]]] = {}
+        for part in PARTS_OF_SPEECH:
+            lines = self._read(f"{part}.exc").decode("latin-1").split("\n")
+            exceptions[part] = {words[0]: words[1:] for line in lines if (words := line.split())}
+        return exceptions
+
+    def offsets(self, lemma: str, part: str) -> list[int]:
+        """Places of the lemma's synsets, sense 1 first; none if the lemma is unknown."""
+        line = self._index[part].get(lemma)
+        if line is None:
+            return []
+        fields = line.split()     # part of speech, number of synsets, ..., and as many places at the end
+        return [int(field) for field in fields[-int(fields[1]):]]
+
+    def base_forms(self, word: str, part: str) -> list[str]:
+        """The word itself and its possible base forms, as far as WordNet has them."""
+        forms = self._exceptions[part].get(word)
+        if forms is None:
+            forms = [word[:-len(ending)] + base for ending, base in _ENDINGS[part] if word.endswith(ending)]
+        return list(dict.fromkeys(form for form in [word, *forms] if form in self._index[part]))
+
+    def lemmas(self, word: str) -> list[str]:
+        """The first base form for each part of speech that has one, without repetition."""
+        firsts = (self.base_forms(word, part)[:1] for part in PARTS_OF_SPEECH)
+        return list(dict.fromkeys(form for forms in firsts for form in forms))
+
+    def synsets(self, word: str) -> list[tuple[str, int]]:
+        """Part of speech and place of all synsets of a lower-cased word, in WordNet's order.
+
+        A synset that several base forms share ("customs", "custom") comes once for each, as in NLTK.
+        """
+        return [(part, offset) for part in PARTS_OF_SPEECH
+                for form in self.base_forms(word, part) for offset in self.offsets(form, part)]
+
+    def name(self, part: str, offset: int) -> str:
+        """A synset's name: its first lemma, tag and the lemma's sense, as in ``__dog_NN_1``."""
+        key = part, offset
+        if key not in self._names:
+            data = self._data[part]
+            # offset, file, type, number of words, first word (adjectives may have a marker in brackets)
+            lemma = data[offset:offset + 200].split(b" ", 5)[4].decode("latin-1").partition("(")[0].lower()
+            senses = self.offsets(lemma, part)
+            if offset not in senses:
+                raise InputError(f"{self.path}: data.{part} and index.{part} do not belong together; {_MEND}")
+            self._names[key] = f"__{lemma}_{TAGS[part]}_{senses.index(offset) + 1}"
+        return self._names[key]
+
+    def locate(self, name: str) -> tuple[str, int] | None:
+        """Part of speech and place of a synset by its name; None if there is no such sense."""
+        match = _CONCEPT.fullmatch(name)
+        offsets = self.offsets(match[1], _OF_TAG[match[2]]) if match else []
+        if not match or not 1 <= int(match[3]) <= len(offsets):
+            return None
+        return _OF_TAG[match[2]], offsets[int(match[3]) - 1]
+
+    def triples(self) -> Iterator[tuple[str, str, str]]:
+        """All relations between synsets as (head, relation, tail), with the 18 relations of WN18."""
+        for part in PARTS_OF_SPEECH:
+            for line in self._data[part].decode("latin-1").split("\n"):
+                if not line or line[0] == " ":
+                    continue
+                fields = line.split(" | ")[0].split()
+                head = self.name(part, int(fields[0]))
+                start = 4 + 2 * int(fields[3], 16)      # behind the words; then the number of pointers
+                for place in range(start + 1, start + 1 + 4 * int(fields[start]), 4):
+                    symbol, offset, letter = fields[place:place + 3]
+                    if symbol in _RELATIONS:
+                        yield head, _RELATIONS[symbol], self.name(_OF_LETTER[letter], int(offset))
