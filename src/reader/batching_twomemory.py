@@ -67,8 +67,7 @@ class Passage:
     word_starts: list[int]
     analysis: Analysis
     piece_ids: np.ndarray                               # int32 [pieces]
-    concepts: dict[int, PieceConcepts] = field(default_factory=dict)    # knowledge base -> shared by its questions
-    checked: Mapping[str, Any] | None = None            # the token-file record that was last found equal
+    concepts: dict[int, PieceConcepts] = field(default_factory=dict)    # number of a knowledge base -> by word
 
 
 @dataclass
@@ -79,13 +78,6 @@ class Tally:
     features: int = 0
     dropped_windows: int = 0                            # training windows without the whole answer
     skipped: Counter[str] = field(default_factory=Counter)    # reason -> questions
-
-    def add(self, other: Tally) -> None:
-        """Sum up."""
-        self.questions += other.questions
-        self.features += other.features
-        self.dropped_windows += other.dropped_windows
-        self.skipped.update(other.skipped)
 
 
 class FeatureBuilder:
@@ -120,24 +112,22 @@ class FeatureBuilder:
                                       for number, lookup in enumerate(self._lookups) if not lookup.per_question}
         return self._passage
 
-    def build(self, example: Example, tokens: Mapping[str, Any], records: Sequence[Mapping[str, Any] | None]
+    def build(self, example: Example, records: Sequence[Mapping[str, Any] | None]
               ) -> tuple[list[list[np.ndarray]], EvaluationExample | None]:
         """Features of one question.
 
         Args:
             example: the question.
-            tokens: its record in the token file; must agree with the vocabulary in use.
             records: for each knowledge base its retrieved record of this question, if it has one.
 
         Returns:
             The stored features (arrays in the order of ``stored_columns``) and, for dev, the side table's entry.
 
         Raises:
-            InputError: the token file does not agree, or the question leaves no room for the passage.
+            InputError: the question leaves no room for the passage, or a record does not fit the text.
         """
         passage = self.passage(example.passage)
         query = self._tokenizer.analyse(split_words(example.question)[0])
-        self._check_tokens(example, tokens, passage, query)
         self.tally.questions += 1
         length = min(len(query.pieces), self._windows.max_query_length)
         room = self._windows.max_seq_len - length - SPECIAL_PIECES
@@ -152,14 +142,6 @@ class FeatureBuilder:
         if self._split == "train":
             return features, None
         return features, self._evaluation_example(example, passage, length, spans, labels)
-
-    def _check_tokens(self, example: Example, tokens: Mapping[str, Any], passage: Passage, query: Analysis) -> None:
-        if (tokens.get("document_subtokens") == passage.analysis.pieces
-                and tokens.get("query_subtokens") == query.pieces
-                and tokens.get("document_sub_to_ori_index") == passage.analysis.piece_to_token
-                and tokens.get("query_sub_to_ori_index") == query.piece_to_token):
-            return
-        raise TokenMismatchError(describe_mismatch(example, tokens, passage.analysis, query, self._tokenizer))
 
     def _labels(self, example: Example, passage: Passage, spans: Sequence[tuple[int, int]], query_length: int
                 ) -> list[tuple[int, ...] | None]:
@@ -253,26 +235,3 @@ def answer_pieces(answer: Answer, passage: Passage, tokenizer: BertTokenizer) ->
         if passage.analysis.pieces[start:start + len(pieces)] == pieces:
             return start, start + len(pieces) - 1
     return first, last
-
-
-class TokenMismatchError(InputError):
-    """The token file does not hold the words and word pieces of the text."""
-
-
-def describe_mismatch(example: Example, tokens: Mapping[str, Any], document: Analysis, query: Analysis,
-                      tokenizer: BertTokenizer) -> str:
-    """Where the token file differs from the text, in a few words."""
-    for side, analysis in (("query", query), ("document", document)):
-        for key, ours in ((f"{side}_subtokens", analysis.pieces),
-                          (f"{side}_sub_to_ori_index", analysis.piece_to_token)):
-            theirs = tokens.get(key)
-            if not isinstance(theirs, list):
-                return f"question {example.id}: {key} is no list"
-            if theirs == ours:
-                continue
-            place = next((number for number, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]),
-                         min(len(theirs), len(ours)))
-            there, here = (repr(values[place]) if place < len(values) else "nothing" for values in (theirs, ours))
-            return (f"question {example.id}: {key}[{place}] is {there[:60]}, {tokenizer.vocab_path.name} makes it "
-                    f"{here[:60]}: the file was made with another vocabulary or from another text")
-    return ""

@@ -82,6 +82,8 @@ class EntityLookup:
     def __init__(self, base: KnowledgeBase, ids: Mapping[str, int], path: Path, vectors: Path) -> None:
         """Remember where names have their ids; ``path`` and ``vectors`` are for errors."""
         self._width, self._ids, self._path, self._vectors = base.max_concepts, ids, path, vectors
+        self._tokens: Sequence[str] = ()           # of the text that was looked at last: often the same passage
+        self._places: Sequence[int] = ()
 
     def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None) -> PieceConcepts:
         """Concepts of the pieces of ``text``: the union over the entities that cover a piece's word, in their order.
@@ -94,7 +96,7 @@ class EntityLookup:
         assert record is not None
         counts = np.zeros(len(text.pieces), np.int32)
         try:
-            by_token = self._by_token(text, record[f"{side}_entities"])
+            by_token = self._by_token(text, side, record[f"{side}_entities"])
         except (KeyError, TypeError, _OutsideError) as error:
             raise self._explain(error, text, side, record) from None
         if not by_token:
@@ -109,9 +111,9 @@ class EntityLookup:
             found += concepts * (stop - first)
         return PieceConcepts(counts, np.array(found, np.int32))
 
-    def _by_token(self, text: Analysis, entities: Sequence[Mapping[str, Any]]) -> dict[int, dict[int, None]]:
+    def _by_token(self, text: Analysis, side: str, entities: Sequence[Mapping[str, Any]]) -> dict[int, dict[int, None]]:
         """Token -> its concepts, as keys."""
-        places = uncased_places(text.tokens)
+        places = self._uncased_places(text) if side == "document" else uncased_places(text.tokens)
         by_token: dict[int, dict[int, None]] = {}
         for entity in entities:
             first, last = entity["token_start"], entity["token_end"]
@@ -123,6 +125,11 @@ class EntityLookup:
                 for place in range(first, last + 1):
                     by_token.setdefault(places[place], {}).update(dict.fromkeys(concepts))
         return by_token
+
+    def _uncased_places(self, text: Analysis) -> Sequence[int]:
+        if text.tokens is not self._tokens:
+            self._tokens, self._places = text.tokens, uncased_places(text.tokens)
+        return self._places
 
     def _explain(self, error: Exception, text: Analysis, side: str, record: Mapping[str, Any]) -> InputError:
         place = f"{self._path}: question {record.get('id')}"

@@ -6,6 +6,7 @@ from json.decoder import JSONDecoder
 from pathlib import Path
 from typing import Any, Iterator, Type, TypeVar
 
+from src.reader.examples import Answer
 from utils.util import InputError
 
 T = TypeVar("T")
@@ -38,6 +39,20 @@ def take(item: Any, key: str, kind: Type[T], place: str) -> T:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def make_answer(text: str, start: int, passage: str, place: str) -> Answer:
+    """An answer whose characters lie inside its passage.
+
+    Raises:
+        InputError: they do not, or the text is empty.
+    """
+    if not text.strip():
+        raise InputError(f"{place}: the answer's text is empty; remove the answer")
+    if start < 0 or start + len(text) > len(passage):
+        raise InputError(f"{place}: the answer {_short(text)} takes characters {start} to {start + len(text) - 1}, the "
+                         f"passage has 0 to {len(passage) - 1}; mend the answer's offset")
+    return Answer(text=text, start=start)
 
 
 def stream_items(path: Path | str) -> Iterator[tuple[str, Any]]:

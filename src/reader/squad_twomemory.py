@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterator
 
-from src.reader.dataset_json import stream_items, take
+from src.reader.dataset_json import make_answer, stream_items, take
 from src.reader.examples import Answer, Example
 from utils.util import InputError
 
@@ -43,10 +43,5 @@ def _read_question(question: Any, context: str, place: str, split: str, version_
 
 
 def _read_answer(answer: Any, context: str, place: str, identity: str) -> Answer:
-    text, start = take(answer, "text", str, place), take(answer, "answer_start", int, place)
-    if not text.strip():
-        raise InputError(f"{place}: question {identity} has an empty answer; remove it")
-    if start < 0 or start + len(text) > len(context):
-        raise InputError(f"{place}: the answer of question {identity} spans characters {start} to "
-                         f"{start + len(text) - 1}, outside its context of {len(context)}; mend answer_start")
-    return Answer(text=text, start=start)
+    return make_answer(take(answer, "text", str, place), take(answer, "answer_start", int, place), context,
+                       f"{place}: question {identity}")

@@ -5,18 +5,16 @@ their ids in a row. That is a tenth of the dense form or less. NumPy only.
 """
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
 from src.config import DEV_LABELS, PADDING_CONCEPT, TRAIN_LABELS, KnowledgeBase, MemoryConfig, feature_columns
 from utils.util import InputError, read_json
 
-PIECES, QUERY_END = "src_ids", "query_end"
-GUARD = np.zeros(1, np.int32)     # MindRecord reads an empty array back as garbage: something must stand in it
+TEXT = "text"     # name of the stored column with the word pieces
 
 
 class PieceConcepts(NamedTuple):
@@ -26,19 +24,19 @@ class PieceConcepts(NamedTuple):
     ids: np.ndarray       # int32 [sum of counts]: piece after piece
 
 
-def label_names(split: str) -> tuple[str, ...]:
-    """Names of a split's label columns."""
-    return tuple(column.name for column in (TRAIN_LABELS if split == "train" else DEV_LABELS))
-
-
 def stored_columns(bases: Sequence[KnowledgeBase | MemoryConfig], split: str) -> tuple[str, ...]:
-    """Names of the stored columns, each an int32 array of shape [-1].
+    """Names of the stored columns, each an int32 array of shape [-1] that is never empty.
 
-    For ``src_ids`` that is [L], L the word pieces of the feature; ``query_end`` [1] is the number of pieces in segment
-    0; ``<kb>_concept_counts`` is [L]; ``<kb>_concept_ids`` [1 + sum of counts], a guard element first; labels are [1].
+    L word pieces of a feature are stored as
+
+    * ``text``: the number of pieces in segment 0, the labels of ``split``, then the L pieces;
+    * ``<kb>_concepts``, for each knowledge base: L counts, then the concepts of all pieces in a row.
+
+    Few columns, because MindRecord's writer takes most of its time by column; one for each knowledge base, because
+    a reader may want only some of them.
     """
-    knowledge = (name for base in bases for name in (_counts_name(base.name), base.column))
-    return (PIECES, QUERY_END, *knowledge, *label_names(split))
+    del split     # the labels' number differs, the columns do not
+    return (TEXT, *(f"{base.name}_concepts" for base in bases))
 
 
 def stored_schema(bases: Sequence[KnowledgeBase | MemoryConfig], split: str) -> dict[str, dict[str, Any]]:
@@ -46,8 +44,9 @@ def stored_schema(bases: Sequence[KnowledgeBase | MemoryConfig], split: str) -> 
     return {name: {"type": "int32", "shape": [-1]} for name in stored_columns(bases, split)}
 
 
-def _counts_name(base: str) -> str:
-    return f"{base}_concept_counts"
+def label_count(split: str) -> int:
+    """Labels of a feature: start and end position, or the unique id."""
+    return len(TRAIN_LABELS if split == "train" else DEV_LABELS)
 
 
 def pack_feature(piece_ids: np.ndarray, query_end: int, concepts: Sequence[PieceConcepts],
@@ -60,11 +59,40 @@ def pack_feature(piece_ids: np.ndarray, query_end: int, concepts: Sequence[Piece
         concepts: one a knowledge base, for the L pieces.
         labels: start and end position, or the unique id.
     """
-    packed = [piece_ids, np.array([query_end], np.int32)]
-    for counts, ids in concepts:
-        packed += (counts, np.concatenate((GUARD, ids)))
-    packed += (np.array([label], np.int32) for label in labels)
-    return packed
+    return [np.concatenate((np.array([query_end, *labels], np.int32), piece_ids)),
+            *map(np.concatenate, concepts)]
+
+
+def largest_feature_bytes(bases: Sequence[KnowledgeBase | MemoryConfig], max_seq_len: int) -> int:
+    """Most bytes that a stored feature of ``max_seq_len`` word pieces can take."""
+    numbers = 3 + max_seq_len + sum(max_seq_len * (1 + base.max_concepts) for base in bases)
+    return np.dtype(np.int32).itemsize * numbers
+
+
+class FeatureBatch(NamedTuple):
+    """Stored features end to end: quick to hand from process to process."""
+
+    columns: list[np.ndarray]    # for each stored column int32 [sum of sizes]
+    sizes: list[np.ndarray]      # for each stored column int64 [features]
+
+    @classmethod
+    def pack(cls, features: Sequence[Sequence[np.ndarray]]) -> FeatureBatch:
+        """Join features as :func:`pack_feature` makes them."""
+        by_column = list(zip(*features, strict=True))
+        return cls([np.concatenate(arrays) for arrays in by_column],
+                   [np.fromiter(map(len, arrays), np.int64, len(arrays)) for arrays in by_column])
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Word pieces of each feature: int32 [features]."""
+        return (self.sizes[0] - 1 - label_count(split)).astype(np.int32) if self.sizes else np.zeros(0, np.int32)
+
+    def rows(self, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        """The features one by one, column by name."""
+        columns = []
+        for flat, sizes in zip(self.columns, self.sizes, strict=True):
+            ends = np.cumsum(sizes).tolist()
+            columns.append([flat[start:end] for start, end in zip([0, *ends], ends, strict=False)])
+        return [dict(zip(names, arrays, strict=True)) for arrays in zip(*columns, strict=True)]
 
 
 class FeatureExpander:
@@ -79,20 +107,21 @@ class FeatureExpander:
     def __init__(self, bases: Sequence[KnowledgeBase | MemoryConfig], split: str, max_seq_len: int) -> None:
         self.stored_names = stored_columns(bases, split)
         self.column_names = tuple(column.name for column in feature_columns(bases, split, max_seq_len))
+        self._head = 1 + label_count(split)
         self._widths = tuple(base.max_concepts for base in bases)
         self._length = max_seq_len
         self._positions = np.arange(max_seq_len, dtype=np.int32)
 
-    def __call__(self, *stored: np.ndarray) -> tuple[np.ndarray, ...]:
+    def __call__(self, text: np.ndarray, *concepts: np.ndarray) -> tuple[np.ndarray, ...]:
         """Expand one feature.
 
         Raises:
             InputError: the feature is longer than ``max_seq_len``.
         """
-        pieces, query_end = stored[0], stored[1][0]
+        query_end, labels, pieces = text[0], text[1:self._head], text[self._head:]
         length = len(pieces)
         if length > self._length:
-            raise InputError(f"max_seq_len {self._length}: a feature has {length} word pieces; give the length that "
+            raise InputError(f"--max_seq_len {self._length}: a feature has {length} word pieces; give the length that "
                              "data_convert.py was run with, or convert again")
         mask = np.zeros(self._length, np.float32)
         mask[:length] = 1.0
@@ -100,20 +129,18 @@ class FeatureExpander:
         source[:length] = pieces
         segments = np.zeros(self._length, np.int32)
         segments[query_end:length] = 1
-        knowledge = [expand_concepts(stored[2 + 2 * number], stored[3 + 2 * number], self._length, width)
-                     for number, width in enumerate(self._widths)]
-        labels = stored[2 + 2 * len(self._widths):]
-        return (mask, source, self._positions.copy(), segments, *knowledge, *labels)
+        knowledge = (expand_concepts(stored[:length], stored[length:], self._length, width)
+                     for stored, width in zip(concepts, self._widths, strict=True))
+        return (mask, source, self._positions.copy(), segments, *knowledge,
+                *(labels[number:number + 1].copy() for number in range(self._head - 1)))
 
 
-def expand_concepts(counts: np.ndarray, guarded_ids: np.ndarray, max_seq_len: int, max_concepts: int) -> np.ndarray:
-    """Concept ids of one feature: int32 [S, K, 1] from counts [L] and the guarded ids [1 + sum of counts]."""
+def expand_concepts(counts: np.ndarray, ids: np.ndarray, max_seq_len: int, max_concepts: int) -> np.ndarray:
+    """Concept ids of one feature, padded: int32 [S, K, 1] from counts [L] and ids [sum of counts]."""
     dense = np.full((max_seq_len, max_concepts, 1), PADDING_CONCEPT, np.int32)
-    firsts = np.cumsum(counts) - counts                      # where each piece's ids begin
-    rows = np.repeat(np.arange(len(counts)), counts)         # [sum of counts]
-    places = np.arange(len(rows)) - firsts[rows]
-    ids = guarded_ids[1:]
-    if places.size and places.max() >= max_concepts:
+    rows = np.repeat(np.arange(len(counts)), counts)                            # [sum of counts]
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if len(counts) and counts.max() > max_concepts:
         kept = places < max_concepts
         rows, places, ids = rows[kept], places[kept], ids[kept]
     dense.reshape(-1)[rows * max_concepts + places] = ids
@@ -140,6 +167,10 @@ class ConvertedFiles:
     def examples(self) -> Path:
         """The side table (dev only): one question a line."""
         return self.mindrecord.with_suffix(".examples.jsonl")
+
+    def parts(self) -> tuple[Path, ...]:
+        """All of them but the manifest, the index last: that is the order in which they appear."""
+        return self.mindrecord, self.lengths, self.examples, self.index
 
     @property
     def manifest(self) -> Path:
@@ -170,8 +201,3 @@ def open_converted(mindrecord: Path | str) -> dict[str, Any]:
         if path.stat().st_size != size:
             raise InputError(f"{path}: has {path.stat().st_size} bytes, not the {size} that were written; {again}")
     return manifest
-
-
-def write_manifest_text(manifest: Mapping[str, Any]) -> str:
-    """The manifest as it is written."""
-    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

@@ -12,6 +12,7 @@ final sigma differently; each distinct word passes here once, the rest is a look
 """
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,7 @@ MAX_TOKEN_CHARACTERS = 100     # a longer token becomes [UNK]
 WORD_SEPARATORS = " \t\r\n\u202f"
 CACHED_WORDS = 100_000         # distinct words kept; bounds the memory on data sets of any size
 
+_ASCII_TOKENS = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
 _TO_SPACE = str.maketrans(dict.fromkeys(WORD_SEPARATORS, " "))
 _CJK_BLOCKS = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
                (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
@@ -83,6 +85,8 @@ def basic_tokens(text: str, lower_case: bool) -> list[str]:
     >>> basic_tokens("Don't, naïve!", lower_case=True)
     ['don', "'", 't', ',', 'naive', '!']
     """
+    if text.isascii() and text.isprintable():
+        return _ASCII_TOKENS.findall(text.lower() if lower_case else text)
     tokens = []
     for word in "".join(map(_clean_character, text)).split():
         if lower_case:
@@ -129,6 +133,7 @@ class WordPieces(NamedTuple):
     pieces: tuple[str, ...]          # word pieces of the word
     piece_ids: tuple[int, ...]       # their ids
     piece_to_token: tuple[int, ...]  # word piece -> index in tokens
+    simple: bool                     # one token of one piece, as most words are
 
 
 class BertTokenizer:
@@ -167,20 +172,27 @@ class BertTokenizer:
                 pieces.append(piece.value)
                 ids.append(piece.id)
                 owners.append(number)
-        return WordPieces(tuple(tokens), tuple(pieces), tuple(ids), tuple(owners))
+        return WordPieces(tuple(tokens), tuple(pieces), tuple(ids), tuple(owners), owners == [0] and len(tokens) == 1)
 
     def analyse(self, words: Iterable[str]) -> Analysis:
         """All levels of a text that was split on white space."""
-        analysis = Analysis([], [], [], [], [])
-        for number, word in enumerate(words):
-            tokens, pieces, ids, owners = self.word(word)
-            first = len(analysis.tokens)
-            analysis.tokens.extend(tokens)
-            analysis.pieces.extend(pieces)
-            analysis.piece_ids.extend(ids)
-            analysis.piece_to_token.extend([first + owner for owner in owners])
-            analysis.piece_to_word.extend([number] * len(pieces))
-        return analysis
+        known = self._words
+        found = [known.get(word) or self.word(word) for word in words]
+        piece_to_token: list[int] = []
+        piece_to_word: list[int] = []
+        first = 0
+        for number, word in enumerate(found):
+            if word.simple:
+                piece_to_token.append(first)
+                piece_to_word.append(number)
+                first += 1
+            else:
+                piece_to_token += [first + owner for owner in word.piece_to_token]
+                piece_to_word += [number] * len(word.pieces)
+                first += len(word.tokens)
+        return Analysis([token for word in found for token in word.tokens],
+                        [piece for word in found for piece in word.pieces],
+                        [piece for word in found for piece in word.piece_ids], piece_to_token, piece_to_word)
 
     def tokenize(self, text: str) -> list[str]:
         """Word pieces of a text."""

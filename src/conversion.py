@@ -1,0 +1,109 @@
+"""What one conversion reads and writes, and whether it has been done already. Imports no MindSpore."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+from src.config import DataFolder, KnowledgeBase, TaskConfig, WindowConfig
+from src.reader.storage import open_converted
+from utils.util import LOGGER, InputError, file_digest
+
+STEPS = {"wn": "wordnet"}     # knowledge base -> step of retrieve.py, where the names differ
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One split of one data set and how it is to be converted."""
+
+    task: TaskConfig
+    split: str                            # train, dev
+    data: DataFolder
+    json_path: Path                       # the data set
+    target: Path                          # the MindRecord file
+    vocab_path: Path
+    lower_case: bool
+    windows: WindowConfig
+    bases: tuple[KnowledgeBase, ...]
+    version_2: bool = False
+
+    @property
+    def tokens_path(self) -> Path:
+        """Token file."""
+        return self.data.tokens(self.task, self.split, self.lower_case)
+
+    def retrieved_path(self, base: KnowledgeBase) -> Path:
+        """What retrieval found in ``base``."""
+        return self.data.retrieved(base, self.task, self.split)
+
+    def mend(self, step: str) -> str:
+        """The command that makes a token or retrieval file."""
+        return f"make it with: python retrieve.py --data_url {self.data.root} --step {step}"
+
+    def retrieval_mend(self, base: KnowledgeBase) -> str:
+        """The command that makes the retrieval file of ``base``."""
+        return self.mend(STEPS.get(base.name, base.name))
+
+    def input_files(self) -> dict[str, tuple[Path, str]]:
+        """Every file that is read, by its role, with what to do when it is missing."""
+        files = {"examples": (self.json_path, "put the data set there (the README lists the downloads)"),
+                 "vocabulary": (self.vocab_path, "give the encoder's vocab.txt with --vocab_path"),
+                 "tokens": (self.tokens_path, self.mend("tokens"))}
+        for base in self.bases:
+            files[f"{base.name} vectors"] = (self.data.vectors(base), f"put the concept vectors of {base.label} there")
+            files[f"{base.name} retrieved"] = (self.retrieved_path(base), self.retrieval_mend(base))
+        return files
+
+    def check_inputs(self) -> dict[str, dict[str, int]]:
+        """Size and time of every input file.
+
+        Raises:
+            InputError: one is missing, with what makes it.
+        """
+        stamps = {}
+        for role, (path, mend) in self.input_files().items():
+            if not path.is_file():
+                raise InputError(f"{path}: no such file; {mend}")
+            status = path.stat()
+            stamps[role] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return stamps
+
+    def settings(self) -> dict[str, Any]:
+        """What shapes the features beside the input files."""
+        return {"dataset": self.task.name, "split": self.split, "lower_case": self.lower_case,
+                **asdict(self.windows), "version_2_with_negative": self.version_2}
+
+    def add_digests(self, stamps: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
+        """``stamps`` with the files' MD5; a data set under an official name with other bytes is warned of."""
+        inputs = {role: {**stamps[role], "md5": file_digest(path)}
+                  for role, (path, _) in self.input_files().items()}
+        official = self.task.official_md5.get(self.split)
+        if official and self.json_path.name == self.task.json_files[self.split] \
+                and inputs["examples"]["md5"] != official:
+            LOGGER.warning("%s: not the official file (its MD5 is %s, the official one's %s)", self.json_path,
+                           inputs["examples"]["md5"], official)
+        return inputs
+
+    def knowledge(self) -> list[dict[str, Any]]:
+        """The knowledge bases, as the manifest names them."""
+        return [{"name": base.name, "label": base.label, "max_concepts": base.max_concepts} for base in self.bases]
+
+    def finished(self, stamps: Mapping[str, Mapping[str, int]]) -> dict[str, Any] | None:
+        """The manifest of an earlier conversion that is whole and had the same settings and inputs, if there is one."""
+        try:
+            manifest = open_converted(self.target)
+            known = [{key: base[key] for key in ("name", "label", "max_concepts")}
+                     for base in manifest["knowledge_bases"]]
+            if manifest["settings"] != self.settings() or known != self.knowledge():
+                return None
+            if manifest["inputs"].keys() != stamps.keys():
+                return None
+            for role, (path, _) in self.input_files().items():
+                recorded = manifest["inputs"][role]
+                if recorded["bytes"] != stamps[role]["bytes"]:
+                    return None
+                if recorded["mtime_ns"] != stamps[role]["mtime_ns"] and recorded["md5"] != file_digest(path):
+                    return None
+        except (InputError, KeyError, TypeError):
+            return None
+        return manifest
