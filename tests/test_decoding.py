@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.config import FIRST_UNIQUE_ID, MAX_SEQ_LEN, RECORD, SQUAD, DataFolder, WindowConfig
-from src.knowledge.formats import read_records
 from src.reader import record_twomemory, squad_twomemory
 from src.reader.batching_twomemory import FeatureBuilder
 from src.reader.decoding import (
@@ -40,9 +39,8 @@ def shared_examples(task):
     data = DataFolder(SHARED)
     read = squad_twomemory.read_examples if task is SQUAD else record_twomemory.read_examples
     builder = FeatureBuilder(BertTokenizer(data.bert() / "vocab.txt", lower_case=False), WindowConfig(), [], "dev")
-    examples = read(data.dataset_json(task, "dev"), "dev")
-    for example, tokens in zip(examples, read_records(data.tokens(task, "dev", lower_case=False)), strict=True):
-        yield builder.build(example, tokens, [])[1]
+    for example in read(data.dataset_json(task, "dev"), "dev"):
+        yield builder.build(example, [])[1]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
@@ -143,7 +141,8 @@ def questions(draw):
     example = EvaluationExample("q", "?", words, tuple(piece for piece, _ in owned), tuple(word for _, word in owned),
                                 query, tuple(windows), ())
     options = DecodingOptions(n_best_size=draw(st.integers(1, 6)), max_answer_length=draw(st.integers(1, 6)),
-                              version_2_with_negative=draw(st.booleans()), do_lower_case=lower, ignore_padding=draw(st.booleans()),
+                              version_2_with_negative=draw(st.booleans()), do_lower_case=lower,
+                              ignore_padding=draw(st.booleans()),
                               null_score_diff_threshold=draw(st.sampled_from([-1.0, 0.0, 0.5])))
     length = query + 3 + room + draw(st.integers(0, 3))
     values = st.lists(st.sampled_from([-1.5, -0.5, 0.0, -0.0, 0.25, 1.0]), min_size=length, max_size=length)

@@ -52,10 +52,9 @@ class Logits(Mapping[int, tuple[np.ndarray, np.ndarray]]):
     @classmethod
     def gather(cls, logits: LogitsByFeature, source: str = "logits") -> Logits:
         """Read all features of another mapping into two arrays."""
-        rows = list(logits.values())
-        empty = np.zeros((0, 0), np.float32)
-        return cls(np.fromiter(logits, np.int64, len(logits)), np.stack([start for start, _ in rows]) if rows else empty,
-                   np.stack([end for _, end in rows]) if rows else empty, source)
+        starts, ends = zip(*logits.values(), strict=True) if logits else ((), ())
+        ids = np.fromiter(logits, np.int64, len(logits))
+        return cls(ids, np.array(starts, ndmin=2), np.array(ends, ndmin=2), source)
 
     def save(self, path: Path | str) -> None:
         """Write ``unique_id`` [N], ``start_logits`` and ``end_logits`` [N, S] as a .npz file, at once or not at all."""

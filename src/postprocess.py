@@ -1,0 +1,49 @@
+"""The inference harness's results to answers and figures."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from src.bin_files import BinManifest, ResultFiles, read_manifest
+from src.reader.decoding import DecodingOptions, answer_and_score
+from src.reader.logits import Logits
+from src.reader.storage import open_converted
+from utils.util import InputError, file_digest
+
+
+def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, results: Path | str, output: Path | str,
+                save_logits: Path | None = None, **choices: Any) -> dict[str, float]:
+    """Decode the results as evaluation decodes its logits, and write the same files.
+
+    Args:
+        mindrecord: the converted dev split that the inputs were made of; only its side table is read.
+        dataset: squad or record.
+        inputs: the folder that preprocess.py wrote.
+        results: the folder that the harness wrote, ``<dataset>_batch_1_<i>_0.bin``: float32 [2, 1, S].
+        output: where predictions.json and the like are written.
+        save_logits: also write the logits as one .npz file.
+        choices: n_best_size and the other options of :class:`src.reader.decoding.DecodingOptions`.
+
+    Returns:
+        ``{"exact_match": .., "f1": ..}``.
+
+    Raises:
+        InputError: features, inputs and results do not belong together, or a result is missing or cut.
+    """
+    settings = open_converted(mindrecord)["settings"]
+    options = DecodingOptions.for_features(settings, **choices)
+    manifest = read_manifest(inputs)
+    check_origin(manifest, Path(mindrecord), dataset, Path(inputs))
+    logits = ResultFiles(results, manifest)
+    if save_logits is not None:
+        Logits.gather(logits, str(results)).save(save_logits)
+    return answer_and_score(mindrecord, logits, output, options)
+
+
+def check_origin(manifest: BinManifest, mindrecord: Path, dataset: str, inputs: Path) -> None:
+    """Refuse inputs of another data set or of features that have been converted anew since."""
+    if manifest.dataset != dataset:
+        raise InputError(f"{inputs}: holds inputs of {manifest.dataset}, not of {dataset}; run preprocess.py for "
+                         f"{dataset}, or give another --dataset")
+    if manifest.source != file_digest(mindrecord):
+        raise InputError(f"{inputs}: was not made of {mindrecord}; run preprocess.py and the inference again")
