@@ -23,7 +23,7 @@ class KTNET(nn.Cell):
 
     Args:
         config: all sizes.
-        tables: knowledge base name -> concept vectors, float32 [rows, D]; zeros where absent (a checkpoint brings them).
+        tables: knowledge base name -> concept vectors, float32 [rows, D]; zeros where absent, for a checkpoint to fill.
         is_training: whether dropout is on.
         compute_type: type of the matrix products; float16 on GPU and Ascend.
         seed: seed of the dropout masks.
@@ -39,7 +39,7 @@ class KTNET(nn.Cell):
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))
-            embedding = EmbeddingLookup(table, requires_grad=False)        # the concept vectors stay as they are (paper)
+            embedding = EmbeddingLookup(table, requires_grad=False)    # the concept vectors stay as they are (paper)
             layer = MemoryLayer(bert.hidden_size, memory.width, std, compute_type)
             setattr(self, f"embedding_{memory.name}", embedding)
             setattr(self, f"MemoryLayer_{memory.name}", layer)

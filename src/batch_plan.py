@@ -62,8 +62,8 @@ def plan_training_epoch(lengths: np.ndarray, buckets: Sequence[int], batch_size:
                         shuffle: bool = True) -> np.ndarray:
     """Order the features of one epoch into full batches, each of one bucket.
 
-    What does not fill a batch moves on to the next longer bucket; the very last batch is filled up with the first
-    features of the order, so that every feature is seen at least once and every batch is full.
+    What does not fill a batch moves on to the next longer bucket; the very last batch is filled up by
+    repeating its own features in order, so that every feature is seen at least once and every batch is full.
 
     Args:
         lengths: int [N].
@@ -86,17 +86,23 @@ def plan_training_epoch(lengths: np.ndarray, buckets: Sequence[int], batch_size:
         batches.append(waiting[:full].reshape(-1, batch_size))
         waiting = waiting[full:]
     if len(waiting):
-        filled = np.concatenate([waiting, np.resize(order, batch_size - len(waiting))])
-        batches.append(filled[None])
+        batches.append(np.resize(waiting, (1, batch_size)))
     steps = np.concatenate(batches)
     return steps[random.permutation(len(steps))] if shuffle else steps
 
 
-def plan_evaluation(lengths: np.ndarray, buckets: Sequence[int], batch_size: int) -> list[np.ndarray]:
-    """Cut all features into batches of one bucket each, in the file's order; a bucket's last batch may be partial."""
-    which = bucket_of(lengths, buckets)
+def plan_evaluation(lengths: np.ndarray, buckets: Sequence[int], batch_size: int,
+                    shuffle_seed: int | None = None) -> list[np.ndarray]:
+    """Cut all features into batches of one bucket each, the shortest first; a bucket's last batch may be partial.
+
+    Inside a bucket the file's order is kept, or a random one with ``shuffle_seed``.
+    """
+    order = np.arange(len(lengths))
+    if shuffle_seed is not None:
+        order = np.random.RandomState(shuffle_seed).permutation(order)
+    which = bucket_of(lengths, buckets)[order]
     batches = []
     for bucket in range(len(buckets)):
-        rows = np.flatnonzero(which == bucket)
+        rows = order[which == bucket]
         batches += [rows[start:start + batch_size] for start in range(0, len(rows), batch_size)]
     return batches

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
-from typing import Callable, Mapping, Protocol, Sequence
+from typing import Callable, Protocol, Sequence
 
 if __name__ == "__main__" and not __package__:
     # Started by its path, Python looks for modules in src, where the project's own packages are not but names like
@@ -303,19 +303,6 @@ def check_companions(source: EncoderSource, config: BertConfig, folder: Path) ->
     return copies
 
 
-def write_checkpoint(path: Path, parameters: Mapping[str, np.ndarray]) -> None:
-    """Save ``parameters`` as a MindSpore checkpoint, whole or not at all."""
-    import mindspore
-    entries = [{"name": name, "data": mindspore.Tensor(values)} for name, values in parameters.items()]
-    with atomic_path(path) as temporary:
-        suffixed = temporary.with_suffix(".ckpt")   # save_checkpoint appends the suffix where it is missing
-        try:
-            mindspore.save_checkpoint(entries, str(suffixed))
-            os.replace(suffixed, temporary)
-        finally:
-            suffixed.unlink(missing_ok=True)
-
-
 def convert_encoder(folder: Path, output: Path) -> None:
     """Write the encoder in ``folder`` to ``output``, with its configuration and vocabulary beside it.
 
@@ -330,6 +317,7 @@ def convert_encoder(folder: Path, output: Path) -> None:
     LOGGER.info("%s: %s, %d layers of width %d, vocabulary of %d", folder, source.label, config.num_hidden_layers,
                 config.hidden_size, config.vocab_size)
     parameters = read_parameters(source, config)
+    from src.checkpoint import write_checkpoint  # MindSpore takes seconds to import: not for what is refused above
     for original, copy in copies.items():
         with atomic_path(copy) as temporary:
             temporary.write_bytes(original.read_bytes())

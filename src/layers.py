@@ -60,8 +60,8 @@ class TriLinearTwoTimeSelfAttentionLayer(nn.Cell):
     """Self-matching weights (paper, section 2.2.3).
 
     r_ij = w_1 . u_i + w_2 . u_j + (w_mul * u_i) . u_j + b, A = softmax_j r over the word pieces that are no padding.
-    w_1 . u_i and b are the same for every j, so the softmax cancels them: they are parameters, because the model and its
-    checkpoints have them, but they are not computed and their gradient is exactly 0.
+    w_1 . u_i and b are the same for every j, so the softmax cancels them: they are parameters, because the model and
+    its checkpoints have them, but they are not computed and their gradient is exactly 0.
     """
 
     def __init__(self, width: int, std: float, compute_type: ms.Type = ms.float32) -> None:

@@ -231,7 +231,8 @@ def test_the_script_leaves_a_whole_encoder_folder(tmp_path, by_path):
 
 def test_the_data_folder_s_own_archive_is_the_default(tmp_path, no_paddle, monkeypatch):
     written = {}
-    monkeypatch.setattr(bert_ms_format, "write_checkpoint", lambda path, values: written.update({path: values}))
+    pytest.importorskip("mindspore")
+    monkeypatch.setattr("src.checkpoint.write_checkpoint", lambda path, values: written.update({path: values}))
     folder = write_paddle(tmp_path / "cased_L-24_H-1024_A-16", make_parameters())
     bert_ms_format.main(["--data_url", str(tmp_path)])
     assert_equal(written.pop(folder / "roberta.ckpt"), make_parameters())
@@ -240,6 +241,7 @@ def test_the_data_folder_s_own_archive_is_the_default(tmp_path, no_paddle, monke
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     mindspore = pytest.importorskip("mindspore")
+    from src.checkpoint import write_checkpoint
 
     def half_write(entries, path, **_):
         Path(path).write_bytes(b"half")
@@ -247,7 +249,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(mindspore, "save_checkpoint", half_write)
     with pytest.raises(OSError):
-        bert_ms_format.write_checkpoint(tmp_path / "roberta.ckpt", {"x": np.zeros(3, np.float32)})
+        write_checkpoint(tmp_path / "roberta.ckpt", {"x": np.zeros(3, np.float32)})
     assert listing(tmp_path) == []
 
 

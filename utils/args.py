@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from src.config import DOC_STRIDE, KB_PAD_MULTIPLE, MAX_QUERY_LEN, MAX_SEQ_LEN, TaskConfig
+from src.config import DOC_STRIDE, KB_PAD_MULTIPLE, MAX_QUERY_LEN, MAX_SEQ_LEN, DataFolder, TaskConfig
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -87,24 +87,34 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
                        help="number of the device; a distributed run takes its rank's own")
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Where the data lies."""
+def add_data_flags(parser: argparse.ArgumentParser, as_converted: bool = False) -> None:
+    """Where the data lies and how passages become features.
+
+    Args:
+        parser: to add to.
+        as_converted: the features exist: a flag that is left out is as they were converted (None), one that is given
+            is checked against that.
+    """
+    def default(value: Any) -> Any:
+        return None if as_converted else value
+
+    note = " [as the features were converted]" if as_converted else ""
     group = parser.add_argument_group("data")
     group.add_argument("--data_url", type=Path, default=Path("./data"),
                        help="data folder; files named by no other flag are looked for below it")
     group.add_argument("--vocab_path", type=Path, help="vocabulary of the encoder, one word piece a line "
                                                        "[cased_L-24_H-1024_A-16/vocab.txt]")
-    group.add_argument("--do_lower_case", type=boolean, default=False,
-                       help="lower-case the text (uncased encoders); picks the cased or uncased token files")
-    group.add_argument("--max_seq_len", type=positive_int, default=MAX_SEQ_LEN, help="word pieces of a feature")
-    group.add_argument("--doc_stride", type=positive_int, default=DOC_STRIDE,
-                       help="word pieces between the starts of two windows of a passage")
-    group.add_argument("--max_query_length", type=positive_int, default=MAX_QUERY_LEN,
-                       help="word pieces of a question that are kept")
-    group.add_argument("--version_2_with_negative", type=boolean, default=False,
-                       help="SQuAD 2.0: some questions have no answer")
-    group.add_argument("--kb_config", type=Path,
-                       help="JSON list of knowledge bases [WordNet and NELL]")
+    group.add_argument("--do_lower_case", type=boolean, default=default(False),
+                       help="lower-case the text (uncased encoders); picks the cased or uncased token files" + note)
+    group.add_argument("--max_seq_len", type=positive_int, default=default(MAX_SEQ_LEN),
+                       help="word pieces of a feature" + note)
+    group.add_argument("--doc_stride", type=positive_int, default=default(DOC_STRIDE),
+                       help="word pieces between the starts of two windows of a passage" + note)
+    group.add_argument("--max_query_length", type=positive_int, default=default(MAX_QUERY_LEN),
+                       help="word pieces of a question that are kept" + note)
+    group.add_argument("--version_2_with_negative", type=boolean, default=default(False),
+                       help="SQuAD 2.0: some questions have no answer" + note)
+    group.add_argument("--kb_config", type=Path, help="JSON list of knowledge bases [WordNet and NELL]")
 
 
 def add_conversion_flags(parser: argparse.ArgumentParser) -> None:
@@ -116,13 +126,21 @@ def add_conversion_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--force", action="store_true", help="convert again what is already converted")
 
 
-def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """What shapes the network: saved with every checkpoint."""
+def add_network_flags(parser: argparse.ArgumentParser, from_checkpoint: bool = False) -> None:
+    """What shapes the network: saved with every checkpoint.
+
+    Args:
+        parser: to add to.
+        from_checkpoint: the checkpoint's own sizes count; a memory flag that is given is checked against them.
+    """
+    note = " [as the checkpoint]" if from_checkpoint else ""
     group = parser.add_argument_group("network")
     group.add_argument("--bert_config_path", type=Path,
-                       help="sizes of the encoder [cased_L-24_H-1024_A-16/bert_config.json]")
-    group.add_argument("--use_wordnet", type=boolean, default=True, help="read the WordNet memory")
-    group.add_argument("--use_nell", type=boolean, default=True, help="read the NELL memory")
+                       help="sizes of the encoder [cased_L-24_H-1024_A-16/bert_config.json]" + note)
+    group.add_argument("--use_wordnet", type=boolean, default=None if from_checkpoint else True,
+                       help="read the WordNet memory" + note)
+    group.add_argument("--use_nell", type=boolean, default=None if from_checkpoint else True,
+                       help="read the NELL memory" + note)
     group.add_argument("--wn_concept_embedding_path", type=Path,
                        help="WordNet concept vectors [KB_embeddings/wn_concept2vec.txt]")
     group.add_argument("--nell_concept_embedding_path", type=Path,
@@ -134,7 +152,8 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 def add_run_flags(parser: argparse.ArgumentParser, task: TaskConfig) -> None:
     """Flags that training and evaluation share."""
     group = parser.add_argument_group("run")
-    group.add_argument("--batch_size", type=positive_int, default=task.batch_size, help="features of a step, per device")
+    group.add_argument("--batch_size", type=positive_int, default=task.batch_size,
+                       help="features of a step, per device")
     group.add_argument("--buckets", type=positive_int, default=4,
                        help="lengths that batches are padded to; each is compiled once, 1 pads all to max_seq_len")
     group.add_argument("--checkpoints", type=Path, default=Path("output"), help="folder of logs and results")
@@ -209,6 +228,83 @@ def add_modelarts_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log_url", help="where ModelArts wants the logs")
 
 
+def training_parser(task: TaskConfig) -> argparse.ArgumentParser:
+    """Flags of run_KTNET_{squad,record}.py."""
+    parser = OneLineParser(prog=f"run_KTNET_{task.name}.py", description=f"Train KT-NET on {task.folder}.")
+    add_device_flags(parser)
+    add_data_flags(parser, as_converted=True)
+    add_network_flags(parser)
+    add_run_flags(parser, task)
+    add_training_flags(parser, task)
+    add_evaluation_flags(parser)
+    add_modelarts_flags(parser)
+    return parser
+
+
+def evaluation_parser(task: TaskConfig) -> argparse.ArgumentParser:
+    """Flags of run_KTNET_{squad,record}_eval.py."""
+    parser = OneLineParser(prog=f"run_KTNET_{task.name}_eval.py", description=f"Evaluate KT-NET on {task.folder}.")
+    add_device_flags(parser)
+    add_data_flags(parser, as_converted=True)
+    add_network_flags(parser, from_checkpoint=True)
+    add_run_flags(parser, task)
+    add_checkpoint_flags(parser)
+    add_evaluation_flags(parser)
+    add_modelarts_flags(parser)
+    return parser
+
+
+def add_bin_flags(parser: argparse.ArgumentParser) -> None:
+    """What preprocess.py and postprocess.py share."""
+    group = parser.add_argument_group("inference harness")
+    group.add_argument("--dataset", choices=("squad", "record"), required=True, help="which data set")
+    group.add_argument("--data_url", type=Path, default=Path("./data"), help="data folder")
+    group.add_argument("--predict_mindrecord_file", type=Path,
+                       help="converted dev features [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord below --data_url]")
+    group.add_argument("--preprocess_path", type=Path, default=Path("./preprocess_result"),
+                       help="folder of the network's inputs as raw files")
+
+
+def preprocess_parser() -> argparse.ArgumentParser:
+    """Flags of preprocess.py."""
+    parser = OneLineParser(prog="preprocess.py", description="Write dev features as raw files for the 310 harness.")
+    add_bin_flags(parser)
+    group = parser.add_argument_group("network")
+    group.add_argument("--use_wordnet", type=boolean, default=True, help="the exported network reads WordNet")
+    group.add_argument("--use_nell", type=boolean, default=True, help="the exported network reads NELL")
+    return parser
+
+
+def postprocess_parser() -> argparse.ArgumentParser:
+    """Flags of postprocess.py."""
+    parser = OneLineParser(prog="postprocess.py", description="Turn the 310 harness's results into answers.")
+    add_bin_flags(parser)
+    add_evaluation_flags(parser)
+    group = parser.add_argument_group("results")
+    group.add_argument("--result_path", type=Path, default=Path("./result_files"),
+                       help="folder of the harness's results")
+    group.add_argument("--output_path", type=Path, default=Path("./output"),
+                       help="folder for predictions.json and the like")
+    group.add_argument("--ignore_padding", type=boolean, default=False,
+                       help="choose the n best among word pieces only, as evaluation does, and not as BERT's SQuAD "
+                            "code among all positions")
+    return parser
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse; unknown flags end the program with exit code 2."""
     return parser.parse_args(argv)
+
+
+def fill_paths(args: argparse.Namespace, task: TaskConfig) -> None:
+    """Give every file flag that was left out its place below --data_url or --checkpoints."""
+    data = DataFolder(args.data_url)
+    defaults = {"vocab_path": data.bert() / "vocab.txt", "bert_config_path": data.bert() / "bert_config.json",
+                "train_file": data.dataset_json(task, "train"), "predict_file": data.dataset_json(task, "dev"),
+                "train_mindrecord_file": data.mindrecord(task, "train"),
+                "predict_mindrecord_file": data.mindrecord(task, "dev"),
+                "load_pretrain_checkpoint_path": data.bert() / "roberta.ckpt",
+                "save_finetune_checkpoint_path": args.checkpoints / "finetune_checkpoint"}
+    for name, path in defaults.items():
+        if getattr(args, name, path) is None:
+            setattr(args, name, path)

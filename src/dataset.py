@@ -1,0 +1,128 @@
+"""From MindRecord to batches: the dense columns of the feature table, padded to the batch's bucket."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.batch_plan import bucket_of, plan_evaluation, plan_training_epoch
+from src.config import KNOWLEDGE_BASES, MAX_SEQ_LEN, KnowledgeBase, MemoryConfig
+from src.reader.storage import ConvertedFiles, FeatureExpander, open_converted
+
+Bases = Sequence[KnowledgeBase | MemoryConfig]
+
+
+def feature_lengths(data_file: Path | str) -> np.ndarray:
+    """Unpadded length of every feature of a converted file, in row order: int32 [N].
+
+    Raises:
+        InputError: the file is not whole.
+    """
+    open_converted(data_file)
+    return np.load(ConvertedFiles(Path(data_file)).lengths)
+
+
+class BatchExpander:
+    """Turns the stored columns of a batch into dense columns of the smallest bucket that holds its longest feature.
+
+    Args:
+        bases: knowledge bases whose columns are wanted.
+        split: "train" or "dev".
+        buckets: ascending lengths.
+        batch_size: a smaller batch is filled up to this by repeating its features in order; None leaves it partial.
+    """
+
+    def __init__(self, bases: Bases, split: str, buckets: Sequence[int], batch_size: int | None = None) -> None:
+        self.batch_size = batch_size
+        self.buckets = tuple(buckets)
+        self.expanders = [FeatureExpander(bases, split, bucket) for bucket in self.buckets]
+        self.stored_names = list(self.expanders[0].stored_names)
+        self.column_names = list(self.expanders[0].column_names)
+        # MindSpore counts the arguments of a batch function before it calls it.
+        names = [*self.stored_names, "batch_info"]
+        self.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY)
+                                                for name in names])
+
+    def __call__(self, *arguments: list) -> tuple[list[np.ndarray], ...]:
+        """``arguments``: a list of arrays for every stored column, then MindSpore's batch information."""
+        stored = arguments[:len(self.stored_names)]
+        longest = max(len(pieces) for pieces in stored[0])
+        # A feature longer than every bucket goes to the last expander, which says what is wrong.
+        bucket = min(int(bucket_of(np.array([longest]), self.buckets)[0]), len(self.buckets) - 1)
+        features = [self.expanders[bucket](*feature) for feature in zip(*stored, strict=True)]
+        count = self.batch_size or len(features)
+        return tuple([column[i % len(column)] for i in range(count)] for column in zip(*features, strict=True))
+
+
+def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_num: int = 1, rank: int = 0,
+                         batch_size: int = 1, max_seq_len: int = MAX_SEQ_LEN, knowledge_bases: Bases = KNOWLEDGE_BASES,
+                         buckets: Sequence[int] | None = None, seed: int = 45, epoch: int = 0, first_step: int = 0):
+    """One epoch of training batches of one device.
+
+    Every step takes ``batch_size`` features for each device from one bucket; the order depends on (seed, epoch) alone.
+
+    Args:
+        data_file: MindRecord file.
+        do_shuffle: random order, another for every epoch.
+        device_num: devices that share the data.
+        rank: which of them this is.
+        batch_size: features of a step on one device.
+        max_seq_len: length that all batches are padded to when there are no buckets.
+        knowledge_bases: whose concepts are wanted.
+        buckets: ascending lengths to pad to, the last one at least as long as the longest feature.
+        seed: of the order.
+        epoch: counts from 0.
+        first_step: steps of this epoch that are already done.
+
+    Returns:
+        A MindSpore dataset with the columns of ``src.config.feature_columns(knowledge_bases, "train")``, each
+        [B, ...]; int32 but for input_mask (float32).
+
+    Raises:
+        InputError: the file is not whole.
+    """
+    buckets = tuple(buckets or (max_seq_len,))
+    steps = plan_training_epoch(feature_lengths(data_file), buckets, batch_size * device_num, seed, epoch, do_shuffle)
+    own = steps[first_step:, rank * batch_size:(rank + 1) * batch_size]
+    # MindRecord hands out every row once: a batch that repeats rows asks for each of them once and is filled up again.
+    distinct = [rows[np.sort(np.unique(rows, return_index=True)[1])] for rows in own]
+    return _pipeline(data_file, distinct, BatchExpander(knowledge_bases, "train", buckets, batch_size))
+
+
+def create_dev_dataset(data_file: Path | str, do_shuffle: bool = False, batch_size: int = 1,
+                       max_seq_len: int = MAX_SEQ_LEN, knowledge_bases: Bases = KNOWLEDGE_BASES,
+                       buckets: Sequence[int] | None = None, seed: int = 45):
+    """Every feature of a dev file once; a partial batch stays partial, and none is dropped.
+
+    Args:
+        data_file: MindRecord file.
+        do_shuffle: random order.
+        batch_size: features of a batch.
+        max_seq_len: length that all batches are padded to when there are no buckets.
+        knowledge_bases: whose concepts are wanted.
+        buckets: ascending lengths to pad to; batches then come bucket by bucket, and the last of each may be partial.
+        seed: of the random order.
+
+    Returns:
+        A MindSpore dataset with the columns of ``src.config.feature_columns(knowledge_bases, "dev")``, each [B, ...].
+
+    Raises:
+        InputError: the file is not whole.
+    """
+    buckets = tuple(buckets or (max_seq_len,))
+    batches = plan_evaluation(feature_lengths(data_file), buckets, batch_size, seed if do_shuffle else None)
+    return _pipeline(data_file, batches, BatchExpander(knowledge_bases, "dev", buckets))
+
+
+def _pipeline(data_file: Path | str, batches: Sequence[np.ndarray], expander: BatchExpander):
+    """Read the rows of each batch in this order."""
+    import mindspore.dataset as ds
+
+    sizes = [len(rows) for rows in batches]
+    dataset = ds.MindDataset(str(data_file), columns_list=expander.stored_names, num_parallel_workers=1,
+                             sampler=ds.SubsetSampler([int(row) for rows in batches for row in rows]))
+    return dataset.batch(lambda info: sizes[info.get_batch_num()], per_batch_map=expander,
+                         input_columns=expander.stored_names, output_columns=expander.column_names,
+                         num_parallel_workers=1)

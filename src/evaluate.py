@@ -1,0 +1,93 @@
+"""Evaluation: features to logits, logits to answers, answers to exact match and F1.
+
+Reads the MindRecord file and the side table beside it; never the data set's JSON.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor, nn
+from tqdm import tqdm
+
+from src.batch_plan import choose_buckets
+from src.config import MemoryConfig, TaskConfig
+from src.dataset import create_dev_dataset, feature_lengths
+from src.reader.decoding import DecodingOptions, decode, score, write_predictions, write_result
+from src.reader.examples import read_side_table
+from src.reader.logits import Logits
+from utils.util import LOGGER
+
+PADDING_LOGIT = -10000.0     # of positions that hold no word piece: no answer starts or ends there
+
+
+def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[MemoryConfig], batch_size: int,
+                   buckets: Sequence[int]) -> Logits:
+    """Run the network over every feature of a dev file.
+
+    Args:
+        network: :class:`src.KTNET.KTNET` for inference.
+        data_file: MindRecord file.
+        memories: whose concepts the network takes.
+        batch_size: features of a batch; a partial one is filled up, so that each bucket is compiled once.
+        buckets: lengths that batches are padded to; the last one is the width of the result.
+
+    Returns:
+        float32 start and end logits [N, S] by unique id; PADDING_LOGIT beyond a batch's bucket.
+    """
+    lengths = feature_lengths(data_file)
+    dataset = create_dev_dataset(data_file, batch_size=batch_size, knowledge_bases=memories, buckets=buckets)
+    unique_ids = np.empty(len(lengths), np.int64)
+    logits = np.full((2, len(lengths), buckets[-1]), PADDING_LOGIT, np.float32)
+    done = 0
+    with tqdm(total=len(lengths), desc="evaluation", unit="feature", disable=None) as progress:
+        for batch in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
+            ids = batch.pop("unique_id").reshape(-1)
+            filled = [np.resize(column, (batch_size, *column.shape[1:])) if len(ids) < batch_size else column
+                      for column in batch.values()]
+            scores = network(*(Tensor(column) for column in filled)).asnumpy()
+            rows = slice(done, done + len(ids))
+            unique_ids[rows] = ids
+            logits[:, rows, :scores.shape[2]] = scores[:, :len(ids)]
+            done += len(ids)
+            progress.update(len(ids))
+    return Logits(unique_ids, logits[0], logits[1])
+
+
+def hide_padding(logits: Logits, data_file: Path | str) -> None:
+    """Set the logits of padding to PADDING_LOGIT, in place, so that the answers do not depend on the padded length."""
+    for example in read_side_table(data_file):
+        for window in example.windows:
+            end = example.document_offset + window.length + 1
+            for values in logits[window.unique_id]:
+                values[end:] = PADDING_LOGIT
+
+
+def evaluate(task: TaskConfig, network: nn.Cell, memories: Sequence[MemoryConfig], args: argparse.Namespace,
+             lower_case: bool, output: Path) -> dict[str, float]:
+    """Evaluate a network and write predictions.json, nbest_predictions.json and eval_result.json into ``output``.
+
+    Returns:
+        exact_match and f1, in percent.
+    """
+    data_file = args.predict_mindrecord_file
+    # A file of logits has a logit for every position, so nothing is left out by shorter buckets then.
+    buckets = (args.max_seq_len,) if args.save_logits else \
+        choose_buckets(feature_lengths(data_file), args.max_seq_len, args.buckets)
+    LOGGER.info("evaluation of %s, padded to %s word pieces", data_file, ", ".join(map(str, buckets)))
+    logits = compute_logits(network, data_file, memories, args.batch_size, buckets)
+    if args.save_logits:
+        logits.save(args.save_logits)
+    hide_padding(logits, data_file)
+    options = DecodingOptions(n_best_size=args.n_best_size, max_answer_length=args.max_answer_length,
+                              null_score_diff_threshold=args.null_score_diff_threshold,
+                              version_2_with_negative=args.version_2_with_negative,
+                              pick_entity=task.name == "record", do_lower_case=lower_case)
+    predictions = write_predictions(output, decode(read_side_table(data_file), logits, options))
+    result = score(read_side_table(data_file), predictions, args.version_2_with_negative)
+    write_result(output, result)
+    print(json.dumps(result), flush=True)
+    return result

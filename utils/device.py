@@ -1,0 +1,56 @@
+"""Devices: graph mode, the device, and the engine that connects several of them."""
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+
+from utils.util import InputError
+
+
+@dataclass(frozen=True)
+class Devices:
+    """This process's place among the processes of a run."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes checkpoints and results."""
+        return self.rank == 0
+
+
+def set_up_device(args: argparse.Namespace) -> Devices:
+    """Choose graph mode and the device; join the other processes of a distributed run.
+
+    Raises:
+        InputError: the device is not there, or other processes were started than --device_num says.
+    """
+    import mindspore as ms
+
+    distributed = getattr(args, "is_distribute", False)
+    try:
+        ms.set_context(mode=ms.GRAPH_MODE, device_target=args.device_target)
+        if args.device_target != "CPU" and not distributed:
+            ms.set_context(device_id=args.device_id)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"--device_target {args.device_target}: this MindSpore cannot use it ({reason}); "
+                         "give --device_target CPU or install the build for the device") from None
+    if not distributed:
+        return Devices()
+    from mindspore import communication
+    try:
+        communication.init()
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"--is_distribute True: no other process to join ({reason}); start the run with msrun, mpirun "
+                         "or a rank table, as scripts/run_*_distribute*.sh do") from None
+    devices = Devices(communication.get_rank(), communication.get_group_size())
+    if args.device_num != devices.count:
+        raise InputError(f"--device_num {args.device_num}: {devices.count} processes were started; give that number")
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,
+                                 device_num=devices.count)
+    os.environ.setdefault("RANK_ID", str(devices.rank))
+    return devices
