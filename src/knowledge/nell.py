@@ -1,0 +1,256 @@
+"""NELL retrieval: the categories of the entities in a question and its passage.
+
+NELL's belief export is a tab-separated file of many gigabytes. Only the promoted generalizations are of use ("Barack
+Obama is a politician"); they are kept in a small sorted file in which an entity is found without loading it.
+"""
+from __future__ import annotations
+
+import gzip
+import heapq
+import mmap
+import re
+import string
+import tempfile
+import zlib
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, Collection, Iterable, Iterator, NamedTuple
+
+from tqdm import tqdm
+
+from src.knowledge.tokens import EntitySpan, TokenizedQuestion
+from src.knowledge.wordnet_db import WordNet
+from utils.util import InputError, atomic_path
+
+RELATION = b"generalizations"
+MIN_PROBABILITY = 0.9
+COLUMNS = 5                     # entity, relation, value, iteration, probability; more follow
+BLOCK = 1 << 23                 # bytes of the export read at a time
+SORTED_LINES = 200_000          # lines sorted in memory at a time
+
+
+class Belief(NamedTuple):
+    """A promoted generalization: ``concept:politician:barack_obama`` is a ``concept:politician``."""
+
+    entity: str
+    category: str
+
+
+def entity_key(entity: str) -> str:
+    """What an entity of the export is looked up by: its last part, without the filling that NELL's names have.
+
+    >>> entity_key("concept:personus:barack__obama_"), entity_key("concept:date:n1985")
+    ('barack_obama', '1985')
+    """
+    name = entity.rpartition(":")[2]
+    if re.match("n[0-9]", name):       # names that begin with a digit get an "n"
+        name = name[1:]
+    return "_".join(part for part in name.split("_") if part)
+
+
+def build_belief_file(export: Path, target: Path) -> int:
+    """Keep the promoted generalizations of a belief export, sorted by entity.
+
+    Args:
+        export: the export, as text or ``.gz``; memory use does not depend on its size.
+        target: lines of key, entity and category, separated by tabs.
+
+    Returns:
+        The number of beliefs kept.
+
+    Raises:
+        InputError: the export is missing, cut short, or a row lacks columns or has no probability (with its line).
+    """
+    count = 0
+    with atomic_path(target) as temporary, open(temporary, "wb") as kept:
+        before = b""
+        for line in _sort_lines(f"{entity_key(entity)}\t{entity}\t{category}\n".encode()
+                                for entity, category in promoted_beliefs(export)):
+            if line != before:
+                kept.write(line)
+                count += 1
+            before = line
+    if not count:
+        raise InputError(f"{export}: no row with the relation {RELATION.decode()} and a probability of at least "
+                         f"{MIN_PROBABILITY}; is this NELL's belief export?")
+    return count
+
+
+def _sort_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Sort any number of lines with little memory: sorted parts on disk, then merged."""
+    with ExitStack() as files:
+        parts: list[Iterable[bytes]] = []
+        chunk: list[bytes] = []
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == SORTED_LINES:
+                part = files.enter_context(tempfile.TemporaryFile())
+                part.writelines(sorted(chunk))
+                part.seek(0)
+                parts.append(part)
+                chunk = []
+        yield from heapq.merge(*parts, sorted(chunk))
+
+
+def promoted_beliefs(export: Path) -> Iterator[Belief]:
+    """Stream the promoted generalizations of an export."""
+    width = 0                   # tabs in a row
+    number = 1                  # line number of the block's first row
+    for block in _read_rows(export):
+        if not width:
+            width = block.partition(b"\n")[0].count(b"\t")
+        rows = block.count(b"\n")
+        if block.count(b"\t") != width * rows:      # some row has fewer or more columns than the first
+            _check_rows(export, block, number)
+        yield from _promoted_in(export, block, number)
+        number += rows
+
+
+def _read_rows(export: Path) -> Iterator[bytes]:
+    """Blocks of whole rows, each row with its line end."""
+    try:
+        source: IO[bytes] = open(export, "rb")   # noqa: SIM115 - closed by the with below
+    except FileNotFoundError:
+        raise InputError(f"{export}: no such file; give NELL's belief export with --nell_beliefs") from None
+    with source, tqdm(total=export.stat().st_size, unit="B", unit_scale=True, desc="NELL beliefs",
+                      disable=None) as bar:
+        rows: Any = gzip.GzipFile(fileobj=source) if export.suffix == ".gz" else source
+        rest = b""
+        while True:
+            try:
+                block = rows.read(BLOCK)
+            except (EOFError, zlib.error, gzip.BadGzipFile):
+                raise InputError(f"{export}: cut short or damaged (gzip); fetch it again") from None
+            bar.update(source.tell() - bar.n)
+            if not block:
+                break
+            head, end, tail = block.rpartition(b"\n")
+            if end:
+                yield rest + head + end
+                rest = tail
+            else:
+                rest += tail
+                if len(rest) > 4 * BLOCK:
+                    raise InputError(f"{export}: a row of more than {len(rest)} bytes; is this NELL's belief export?")
+        if rest:
+            yield rest + b"\n"
+
+
+def _cut_short(export: Path, line: int, row: bytes) -> InputError:
+    columns = row.count(b"\t") + 1
+    return InputError(f"{export}: line {line} is cut short: {columns} columns of at least {COLUMNS}; "
+                      "fetch the export again")
+
+
+def _check_rows(export: Path, block: bytes, number: int) -> None:
+    for line, row in enumerate(block.split(b"\n")[:-1], number):
+        if row.count(b"\t") + 1 < COLUMNS:
+            raise _cut_short(export, line, row)
+
+
+def _promoted_in(export: Path, block: bytes, number: int) -> Iterator[Belief]:
+    """The promoted generalizations of one block, found without looking at the other rows."""
+    wanted = b"\t" + RELATION + b"\t"
+    place = block.find(wanted)
+    while place >= 0:
+        start, stop = block.rfind(b"\n", 0, place) + 1, block.find(b"\n", place)
+        fields = block[start:stop].split(b"\t")
+        if len(fields) < COLUMNS:
+            raise _cut_short(export, number + block.count(b"\n", 0, start), block[start:stop])
+        if fields[1] == RELATION and _probability(export, block, start, number, fields[4]) >= MIN_PROBABILITY:
+            yield Belief(fields[0].decode("utf-8", "replace"), fields[2].decode("utf-8", "replace"))
+        place = block.find(wanted, stop)
+
+
+def _probability(export: Path, block: bytes, start: int, number: int, text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        line = number + block.count(b"\n", 0, start)
+        raise InputError(f"{export}: line {line}: the probability is {text[:20].decode('utf-8', 'replace')!r}, "
+                         "no number; fetch the export again") from None
+
+
+class BeliefFile:
+    """Looks entities up in a file made by :func:`build_belief_file`, by binary search on its bytes."""
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "rb") as source:
+            self._lines = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+        self.find = lru_cache(maxsize=1 << 16)(self._find)
+
+    def __enter__(self) -> BeliefFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.find.cache_clear()
+        self._lines.close()
+
+    def _find(self, key: str) -> tuple[Belief, ...]:
+        """All beliefs about the entities with this key."""
+        prefix = key.encode() + b"\t"
+        low, high = 0, len(self._lines)       # line starts: those before low are too small, those from high are not
+        while low < high:
+            middle = self._lines.rfind(b"\n", low, (low + high) // 2) + 1 or low
+            stop = self._lines.find(b"\n", middle) + 1
+            if self._lines[middle:stop] < prefix:
+                low = stop
+            else:
+                high = middle
+        beliefs = []
+        while self._lines[low:low + len(prefix)] == prefix:
+            stop = self._lines.find(b"\n", low)
+            _, entity, category = self._lines[low:stop].decode().split("\t")
+            beliefs.append(Belief(entity, category))
+            low = stop + 1
+        return tuple(beliefs)
+
+
+class NellRetriever:
+    """Entities of a question -> the categories NELL believes in.
+
+    Args:
+        beliefs: a file made by :func:`build_belief_file`.
+        categories: those that have a vector; others are left away.
+        wordnet: gives the base forms of one-word entities.
+    """
+
+    def __init__(self, beliefs: BeliefFile, categories: Collection[str], wordnet: WordNet) -> None:
+        self._beliefs, self._categories, self._wordnet = beliefs, frozenset(categories), wordnet
+
+    def beliefs(self, words: tuple[str, ...]) -> list[Belief]:
+        """Beliefs about an entity given as uncased tokens; punctuation marks are no part of its name."""
+        keys = ["_".join(word for word in words if not (len(word) == 1 and word in string.punctuation))]
+        if len(words) == 1:
+            keys += self._wordnet.lemmas(words[0])
+        found = (belief for key in keys if key for belief in self._beliefs.find(key))
+        return list(dict.fromkeys(belief for belief in found if belief.category in self._categories))
+
+    def retrieve(self, question: TokenizedQuestion) -> dict[str, Any]:
+        """One item of a NELL file: the entities of passage and question with their categories.
+
+        An entity that ends another's name takes the longer one's categories, if it has any: "Trump" those of "Donald
+        Trump".
+        """
+        sides = {"document_entities": (question.document_tokens, question.document_entities),
+                 "query_entities": (question.query_tokens, question.query_entities)}
+        own: dict[str, list[Belief]] = {}
+        for tokens, entities in sides.values():
+            for _, first, last in entities:
+                own.setdefault(" ".join(tokens[first:last + 1]), self.beliefs(tuple(tokens[first:last + 1])))
+        final = {}
+        for name, beliefs in own.items():
+            longer = [belief for other, others in own.items() if other != name and other.endswith(name)
+                      for belief in others]
+            final[name] = list(dict.fromkeys(longer)) or beliefs
+        return {"id": question.id, **{key: [_entity_item(tokens, span, final) for span in entities]
+                                      for key, (tokens, entities) in sides.items()}}
+
+
+def _entity_item(tokens: list[str], span: EntitySpan, beliefs: dict[str, list[Belief]]) -> dict[str, Any]:
+    _, first, last = span
+    name = " ".join(tokens[first:last + 1])
+    return {"entity_string": name, "token_start": first, "token_end": last,
+            "retrieved_concepts": list(dict.fromkeys(belief.category for belief in beliefs[name])),
+            "retrieved_entities": list(dict.fromkeys(belief.entity for belief in beliefs[name]))}

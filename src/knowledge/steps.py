@@ -1,0 +1,180 @@
+"""The steps of retrieval: entities, tokens, WordNet and NELL, each a handful of files made from files."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+from tqdm import tqdm
+
+from src.config import NELL, SPLITS, SQUAD, WORDNET, DataFolder, TaskConfig
+from src.knowledge.concepts import read_concept_names
+from src.knowledge.entities import CORENLP_URL, CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
+from src.knowledge.formats import write_mapping, write_records
+from src.knowledge.jobs import RECORDS, Job, run_job
+from src.knowledge.nell import BeliefFile, NellRetriever, build_belief_file
+from src.knowledge.texts import Passage, find_tagged_json, read_passages
+from src.knowledge.tokens import query_words, token_items, tokenize_passage, uncased_tokens
+from src.knowledge.wordnet import SynsetRetriever
+from src.knowledge.wordnet_db import WordNet, find_wordnet
+from src.reader.tokenization import BertTokenizer, split_words
+from utils.util import LOGGER, InputError
+
+STEPS = ("entities", "tokens", "wordnet", "nell")
+UNCASED_VOCAB = "uncased_L-24_H-1024_A-16/vocab.txt"
+NELL_EXPORT = "NELL.*.esv.csv*"       # looked for in the data folder and in its folders raw and retrieve_nell
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the steps need to know beside the data folder's layout; None means the place below the data folder."""
+
+    vocab_path: Path | None = None
+    uncased_vocab_path: Path | None = None
+    nell_beliefs: Path | None = None
+    wordnet_path: Path | None = None
+    ner: str = "spacy"
+    corenlp_url: str = CORENLP_URL
+    force: bool = False
+
+
+class Retrieval:
+    """All steps over one data folder.
+
+    Args:
+        folder: the data folder.
+        options: the rest.
+    """
+
+    def __init__(self, folder: DataFolder, options: Options) -> None:
+        self.folder, self.options = folder, options
+
+    def run(self, step: str, task: TaskConfig) -> None:
+        """Run one step for one data set: for the splits whose JSON is there.
+
+        Raises:
+            InputError: the data set is missing, or an input of the step is missing or broken.
+        """
+        splits = [split for split in SPLITS if self.folder.dataset_json(task, split).is_file()]
+        if not splits:
+            raise InputError(f"{self.folder.dataset_json(task, SPLITS[0])}: no such file; put the {task.folder} "
+                             "data set there")
+        jobs = {"entities": self._entities, "tokens": self._tokens, "wordnet": self._wordnet_jobs, "nell": self._nell}
+        for job in jobs[step](task, splits):
+            run_job(job, self.folder.root, self.options.force)
+
+    # --- entities --------------------------------------------------------------------------------------------------
+
+    def _entities(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
+        if task is not SQUAD:
+            return      # ReCoRD carries its entities
+        for split in splits:
+            target = self.folder.tagged_json(task, split)
+            foreign = self.folder.root / "raw" / target.name
+            if foreign.is_file() and not target.exists() and not self.options.force:
+                LOGGER.info("%s: not made by retrieve.py, used as it is (--force makes %s)", foreign, target)
+                continue
+            source = self.folder.dataset_json(task, split)
+            yield Job(target, [source], partial(self._tag, source, target), {"ner": self.options.ner})
+
+    def _tag(self, source: Path, target: Path) -> None:
+        cache = TagCache(self.folder.root / RECORDS / f"entities-{self.options.ner}.jsonl")
+        tag_dataset(source, target, cache, self._tagger)
+
+    @lru_cache(maxsize=1)   # noqa: B019 - one tagger for the length of a run
+    def _tagger(self) -> Tagger:
+        return SpacyTagger() if self.options.ner == "spacy" else CoreNLPTagger(self.options.corenlp_url)
+
+    def _passages(self, task: TaskConfig, split: str, what: str, with_entities: bool = True) -> Iterator[Passage]:
+        passages = read_passages(self.folder, task, split, with_entities)
+        return iter(tqdm(passages, desc=f"{what}, {task.name} {split}", unit=" passages", disable=None))
+
+    def _text_files(self, task: TaskConfig, split: str) -> list[Path]:
+        """The files that passages with entities come from."""
+        files = [self.folder.dataset_json(task, split)]
+        return [*files, find_tagged_json(self.folder, task, split)] if task is SQUAD else files
+
+    # --- tokens ----------------------------------------------------------------------------------------------------
+
+    def _tokens(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
+        cased = self.options.vocab_path or self.folder.bert() / "vocab.txt"
+        uncased = self.options.uncased_vocab_path or self.folder.root / UNCASED_VOCAB
+        for vocabulary, lower_case in ((cased, False), (uncased, True)):
+            if lower_case and not self.options.uncased_vocab_path and not uncased.is_file():
+                LOGGER.info("%s: no such file, so no uncased token files (only uncased encoders need them)", uncased)
+                continue
+            for split in splits:
+                target = self.folder.tokens(task, split, lower_case)
+                yield Job(target, [*self._text_files(task, split), vocabulary],
+                          partial(self._write_tokens, task, split, vocabulary, lower_case, target))
+
+    def _write_tokens(self, task: TaskConfig, split: str, vocabulary: Path, lower_case: bool, target: Path) -> None:
+        what = "uncased tokens" if lower_case else "cased tokens"
+        write_records(target, token_items(self._passages(task, split, what), BertTokenizer(vocabulary, lower_case)))
+
+    # --- WordNet ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _wordnet_files(self) -> Path:
+        return self.options.wordnet_path or find_wordnet(self.folder.root)
+
+    @cached_property
+    def _wordnet(self) -> WordNet:
+        return WordNet(self._wordnet_files)
+
+    def _wordnet_jobs(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
+        vectors = self.folder.vectors(WORDNET)
+        target = self.folder.retrieved(WORDNET, task, SPLITS[0])      # one file for both splits
+        yield Job(target, [*(self.folder.dataset_json(task, split) for split in splits), vectors, self._wordnet_files],
+                  partial(self._write_synsets, task, splits, vectors, target))
+
+    def _write_synsets(self, task: TaskConfig, splits: list[str], vectors: Path, target: Path) -> None:
+        retriever = SynsetRetriever(self._wordnet, read_concept_names(vectors))
+        words: dict[str, None] = {}      # in the order of their first use
+        for split in splits:
+            for passage in self._passages(task, split, "WordNet", with_entities=False):
+                words.update(dict.fromkeys(_uncased_words(passage)))
+        found = retriever.retrieve(tqdm(words, desc=f"WordNet, {task.name}", unit=" words", disable=None))
+        LOGGER.info("%s: %d of %d words have synsets, at most %d", task.name, len(found), len(words),
+                    max(map(len, found.values()), default=0))
+        write_mapping(target, found)
+
+    # --- NELL ------------------------------------------------------------------------------------------------------
+
+    def _nell_export(self) -> Path:
+        if self.options.nell_beliefs:
+            return self.options.nell_beliefs
+        for place in (self.folder.root, self.folder.root / "raw", self.folder.root / "retrieve_nell"):
+            for path in sorted(place.glob(NELL_EXPORT)):
+                return path
+        raise InputError(f"{self.folder.root}: no NELL belief export ({NELL_EXPORT}) there nor in raw; fetch "
+                         "NELL.08m.1115.esv.csv.gz or give another with --nell_beliefs")
+
+    def _nell(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
+        beliefs = self.folder.root / "retrieve_nell" / "promoted_beliefs.tsv"
+        export = self._nell_export()
+        yield Job(beliefs, [export], partial(build_belief_file, export, beliefs))
+        for split in splits:
+            target = self.folder.retrieved(NELL, task, split)
+            vectors = self.folder.vectors(NELL)
+            yield Job(target, [*self._text_files(task, split), beliefs, vectors, self._wordnet_files],
+                      partial(self._write_categories, task, split, beliefs, vectors, target))
+
+    def _write_categories(self, task: TaskConfig, split: str, beliefs: Path, vectors: Path, target: Path) -> None:
+        with BeliefFile(beliefs) as found:
+            retriever = NellRetriever(found, read_concept_names(vectors), self._wordnet)
+            write_records(target, self._nell_items(task, split, retriever))
+
+    def _nell_items(self, task: TaskConfig, split: str, retriever: NellRetriever) -> Iterator[dict[str, Any]]:
+        for passage in self._passages(task, split, "NELL"):
+            for question in tokenize_passage(passage, uncased_tokens):
+                yield retriever.retrieve(question)
+
+
+def _uncased_words(passage: Passage) -> Iterable[str]:
+    """All uncased tokens of a passage and its questions."""
+    for word in split_words(passage.text)[0]:
+        yield from uncased_tokens(word)
+    for question in passage.questions:
+        yield from query_words(question, uncased_tokens)
