@@ -46,7 +46,8 @@ class Conversion:
 
     def input_files(self) -> dict[str, tuple[Path, str]]:
         """Every file that is read, by its role, with what to do when it is missing."""
-        files = {"examples": (self.json_path, "put the data set there (the README lists the downloads)"),
+        files = {"examples": (self.json_path, "put the data set there (the README lists the downloads) or choose "
+                                               "with --dataset and --split"),
                  "vocabulary": (self.vocab_path, "give the encoder's vocab.txt with --vocab_path"),
                  "tokens": (self.tokens_path, self.mend("tokens"))}
         for base in self.bases:

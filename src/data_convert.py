@@ -51,7 +51,7 @@ def convert_all(conversions: Sequence[Conversion], num_workers: int | None = Non
             LOGGER.info("%s: converted already, %d features (--force converts again)", conversion.target,
                         manifest["rows"])
     streams = stream_features([conversions[number] for number in todo],
-                              num_workers or len(os.sched_getaffinity(0)))
+                              num_workers or os.cpu_count() or 1)
     with contextlib.closing(streams):
         for number in todo:
             manifests[number] = _convert(conversions[number], stamps[number], streams)
@@ -69,11 +69,11 @@ def _convert(conversion: Conversion, stamps: Mapping[str, Mapping[str, int]],
         written = ConvertedFiles(folder / conversion.target.name)
         try:
             summary = write_files(written, conversion, next(streams))
+            manifest = describe_conversion(conversion, summary, conversion.add_digests(stamps))
+            publish(written, ConvertedFiles(conversion.target), manifest)
         except OSError as error:
             raise InputError(f"{conversion.target}: cannot be written ({error.strerror or error}); free some space or "
                              "choose another folder") from None
-        manifest = describe_conversion(conversion, summary, conversion.add_digests(stamps))
-        publish(written, ConvertedFiles(conversion.target), manifest)
     counts = manifest["counts"]
     LOGGER.info("%s: %d features of %d questions; skipped questions: %s; windows without the whole answer: %d",
                 conversion.target, manifest["rows"], counts["questions"],
@@ -146,8 +146,12 @@ def _call_writer(call: Callable[[], Any], target: Path) -> None:
 def temporary_folder(target: Path) -> Iterator[Path]:
     """An empty folder beside ``target`` that only this process uses; what a killed run left in it is removed."""
     folder = target.parent / f".{target.name}.part"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{target}: its folder cannot be written ({error.strerror or error}); mend the permissions "
+                         "or choose another folder") from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -182,15 +182,15 @@ class _Worker:
         """The next message.
 
         Raises:
-            InputError: what the worker raised.
-            RuntimeError: the worker failed otherwise, or was killed.
+            InputError: what the worker raised, or it was killed.
+            RuntimeError: the worker failed otherwise; with its traceback.
         """
         try:
             message = self._receiving.recv()
         except EOFError:
             self._process.join()
-            raise RuntimeError(f"a worker process ended without a result (exit code {self._process.exitcode}); "
-                               "was it killed for its memory?") from None
+            raise InputError(f"a worker process ended without a result (exit code {self._process.exitcode}); if it was "
+                             "killed for its memory, free some or give --num_workers 1") from None
         if isinstance(message, _Failure):
             raise (InputError if message.of_input else RuntimeError)(message.message)
         return message

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from json.decoder import JSONDecoder
 from pathlib import Path
 from typing import Any, Iterator, Type, TypeVar
@@ -10,7 +11,9 @@ from src.reader.examples import Answer
 from utils.util import InputError
 
 T = TypeVar("T")
+SURROGATE = re.compile("[\ud800-\udfff]")
 CHUNK = 1 << 20     # characters read at a time
+CUT_MARGIN = 16     # characters: more than the longest word of JSON's grammar
 KIND_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
 
 
@@ -33,6 +36,8 @@ def take(item: Any, key: str, kind: Type[T], place: str) -> T:
         if key not in item:
             raise InputError(f"{place}: the field {key!r} is missing; is this file in the data set's own format?")
         raise InputError(f"{place}.{key}: is {_short(value)}; it must be {KIND_NAMES[kind]}")
+    if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
+        raise InputError(f"{place}.{key}: holds half a surrogate pair, which is no character; remove it")
     return value
 
 
@@ -78,6 +83,8 @@ def _scan_envelope(scanner: _Scanner, path: str) -> Iterator[tuple[str, Any]]:
     if scanner.peek() != "{":
         raise InputError(f"{path}: not a data set (an object with the list \"data\")")
     for _ in scanner.members("{", "}"):
+        if scanner.peek() != '"':
+            raise scanner.error("expected a name in quotes")
         key = scanner.value()
         scanner.expect(":")
         if key != "data":
@@ -102,14 +109,15 @@ class _Scanner:
         self._decode = JSONDecoder().raw_decode
         self._text = ""
         self._at = 0
-        self._lines = 0          # lines before the text in hand
+        self._lines = 0          # complete lines before the text in hand
+        self._columns = 0        # characters of its first line before it
         self._ended = False
 
     def peek(self) -> str:
         """The next character that is no white space; empty at the end of the file."""
         while True:
             while self._at < len(self._text):
-                if not self._text[self._at].isspace():
+                if self._text[self._at] not in " \t\r\n":
                     return self._text[self._at]
                 self._at += 1
             if not self._more(CHUNK):
@@ -140,29 +148,37 @@ class _Scanner:
             try:
                 value, end = self._decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                if self._more(wanted):
+                # A value cut by the block's end fails near that end, or at the start of a string.
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - CUT_MARGIN
+                if cut and self._more(wanted):
                     wanted *= 2          # so that a long value is not parsed again for every block
                     continue
                 self._at = error.pos
                 raise self.error(error.msg) from None
-            if end == len(self._text) and self._more(wanted):
+            except ValueError as error:  # a number of thousands of digits
+                raise self.error(str(error)) from None
+            if end > len(self._text) - CUT_MARGIN and self._more(wanted):
                 continue                 # a number could go on in the next block
             self._at = end
             return value
 
     def error(self, message: str) -> InputError:
         """A syntax error at the present place."""
-        line = self._lines + self._text.count("\n", 0, self._at) + 1
-        column = self._at - (self._text.rfind("\n", 0, self._at) + 1) + 1
+        before = self._text[:self._at]
+        line = self._lines + before.count("\n") + 1
+        column = len(before) - before.rfind("\n") + (0 if "\n" in before else self._columns)
         return InputError(f"{self._path}: line {line}, column {column}: not JSON ({message}); "
                           "the file may be cut short: fetch it again")
 
     def _more(self, wanted: int) -> bool:
-        if self._ended:
+        """Read on; drops what was stepped over. False at the end of the file, where nothing changes."""
+        block = "" if self._ended else self._source.read(wanted)
+        if not block:
+            self._ended = True
             return False
-        block = self._source.read(wanted)
-        self._ended = not block
-        self._lines += self._text.count("\n", 0, self._at)
+        dropped = self._text[:self._at]
+        self._lines += dropped.count("\n")
+        self._columns = len(dropped) - dropped.rfind("\n") - 1 + (0 if "\n" in dropped else self._columns)
         self._text = self._text[self._at:] + block
         self._at = 0
-        return bool(block)
+        return True
