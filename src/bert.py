@@ -16,6 +16,24 @@ from src.dropout import DropoutFactory
 MASKED_ATTENTION = -10000.0
 
 
+class AddBias(nn.Cell):
+    """x + b for every row. On CPU the kernel for this is 15 times faster than a broadcast sum, and a sum over the rows
+    ten times faster than the kernel's own gradient; hence the gradient below.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, rows: Tensor, bias: Tensor) -> Tensor:
+        """Take float32 [rows, W] and [W]; give float32 [rows, W]."""
+        return self.bias_add(rows, bias)
+
+    def bprop(self, rows: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient by rows and bias."""
+        return dout, ops.reduce_sum(dout, 0)
+
+
 class Linear(nn.Cell):
     """y = x W^T + b with the product computed in ``compute_type`` and the result in float32.
 
@@ -34,6 +52,7 @@ class Linear(nn.Cell):
         self.has_bias = has_bias
         if has_bias:
             self.bias = Parameter(initializer("zeros", [outputs], ms.float32))
+            self.add_bias = AddBias()
         self.compute_type = compute_type
         self.matmul = ops.MatMul(transpose_b=True)
 
@@ -41,7 +60,7 @@ class Linear(nn.Cell):
         """Map [rows, inputs] to float32 [rows, outputs]."""
         product = self.matmul(inputs.astype(self.compute_type), self.weight.astype(self.compute_type))
         product = product.astype(ms.float32)
-        return product + self.bias if self.has_bias else product
+        return self.add_bias(product, self.bias) if self.has_bias else product
 
 
 class Gelu(nn.Cell):
@@ -128,7 +147,7 @@ class SelfAttention(nn.Cell):
         return ops.transpose(heads, (0, 2, 1, 3)).astype(self.compute_type)
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
         length = attention_mask.shape[3]
         query = self.split_heads(self.query_layer(hidden) * self.scale, length)            # [B, N, S, A]
         key = self.split_heads(self.key_layer(hidden), length)                             # [B, N, S, A]
@@ -162,7 +181,7 @@ class Attention(nn.Cell):
         self.output = ResidualOutput(config.hidden_size, config, dropouts, compute_type)
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
         return self.output(self.attention(hidden, attention_mask, step), hidden, step)
 
 
@@ -178,7 +197,7 @@ class EncoderLayer(nn.Cell):
         self.output = ResidualOutput(config.intermediate_size, config, dropouts, compute_type)
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
         attended = self.attention(hidden, attention_mask, step)                            # [B*S, H]
         expanded = self.activation(self.intermediate(attended))                            # [B*S, I]
         return self.output(expanded, attended, step)                                       # [B*S, H]
@@ -193,7 +212,7 @@ class Encoder(nn.Cell):
                                    for _ in range(config.num_hidden_layers)])
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, 1, 1, S]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, step)
         return hidden
@@ -217,6 +236,7 @@ class BertModel(nn.Cell):
         self.bert_embedding_lookup = EmbeddingLookup(table)
         self.bert_embedding_postprocessor = EmbeddingPostprocessor(config, dropouts)
         self.bert_encoder = Encoder(config, max_seq_len, dropouts, compute_type)
+        self.heads = config.num_attention_heads
 
     def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
                   step: Tensor) -> Tensor:
@@ -232,7 +252,10 @@ class BertModel(nn.Cell):
         Returns:
             float32 [B*S, H], the last layer's output.
         """
-        attention_mask = (1.0 - ops.expand_dims(ops.expand_dims(input_mask, 1), 1)) * MASKED_ATTENTION  # [B, 1, 1, S]
+        length = input_mask.shape[1]
+        attention_mask = (1.0 - input_mask.reshape((-1, 1, 1, length))) * MASKED_ATTENTION  # [B, 1, 1, S]
+        # Repeated once here: broadcasting it in every layer costs 15 times as much on CPU.
+        attention_mask = ops.tile(attention_mask, (1, self.heads, length, 1))              # [B, N, S, S]
         pieces = self.bert_embedding_lookup(src_ids.reshape((-1,)))                        # [B*S, H]
         embedded = self.bert_embedding_postprocessor(pieces, pos_ids.reshape((-1,)), sent_ids.reshape((-1,)), step)
         return self.bert_encoder(embedded, attention_mask, step)                           # [B*S, H]

@@ -67,6 +67,8 @@ class AdamUpdate(nn.Cell):
         self.options = options
         self.count = len(parameters)
         self.adam = ops.Adam()
+        self.decay = ops.ApplyGradientDescent()      # p -= decay * p, in place
+        self.half_square = ops.L2Loss()
 
     def construct(self, learning_rate: Tensor, gradients: tuple[Tensor, ...], scale: Tensor) -> Tensor:
         """Update once.
@@ -81,15 +83,15 @@ class AdamUpdate(nn.Cell):
         """
         squares = 0.0
         for gradient in gradients:
-            squares = squares + ops.reduce_sum(ops.square(gradient))
+            squares = squares + 2.0 * self.half_square(gradient)
         norm = ops.sqrt(squares) * scale
         if self.options.max_grad_norm > 0.0:
             scale = scale * ops.minimum(1.0, self.options.max_grad_norm / (norm + 1e-12))
         power_1 = ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
         power_2 = ops.assign(self.beta_2_power, self.beta_2_power * BETA_2)
-        keep = 1.0 - learning_rate * self.options.weight_decay
+        decay = learning_rate * self.options.weight_decay
         for i in range(self.count):
-            ops.assign(self.parameters[i], self.parameters[i] * keep)
+            self.decay(self.parameters[i], decay, self.parameters[i])
             self.adam(self.parameters[i], self.first_moments[i], self.second_moments[i], power_1, power_2,
                       learning_rate, BETA_1, BETA_2, EPSILON, gradients[i] * scale)
         return norm
@@ -132,6 +134,11 @@ class TrainStep(nn.Cell):
             if options.devices > 1 else None
         self.one = Tensor(1.0, ms.float32)
         self.finite = Tensor(True, ms.bool_)
+        self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, self.parameters)
+
+    def scaled_loss(self, scale: Tensor, step: Tensor, *columns: Tensor) -> Tensor:
+        """The loss that is differentiated."""
+        return self.network(step, *columns) * scale
 
     def construct(self, learning_rate: Tensor, step: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Train on one batch.
@@ -146,11 +153,7 @@ class TrainStep(nn.Cell):
             overflow nothing is updated but the scale.
         """
         scale = self.loss_scale.scale * 1.0 if self.scaled else self.one
-
-        def scaled_loss() -> Tensor:
-            return self.network(step, *columns) * scale
-
-        loss, gradients = ops.value_and_grad(scaled_loss, None, self.parameters)()
+        loss, gradients = self.value_and_grad(scale, step, *columns)
         if self.reduce is not None:
             gradients = self.reduce(gradients)
         if not self.scaled:
