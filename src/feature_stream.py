@@ -21,7 +21,7 @@ from src.knowledge.formats import read_mapping
 from src.reader import record_twomemory, squad_twomemory
 from src.reader.batching_twomemory import FeatureBuilder, Tally
 from src.reader.concept_lookup import EntityLookup, Lookup, WordLookup
-from src.reader.examples import Example
+from src.reader.examples import EvaluationExample, Example
 from src.reader.records import RecordFinder
 from src.reader.storage import FeatureBatch
 from src.reader.token_check import TokenChecker
@@ -74,13 +74,15 @@ def build(conversion: Conversion) -> Iterator[Part | Summary]:
     rows: list[list[np.ndarray]] = []
     lines: list[str] = []
     questions = 0
+    previous: EvaluationExample | None = None
     for example in read_questions(conversion):
         records = [finder.find(example.id) if finder else None for finder in finders]
         features, entry = builder.build(example, records)
         rows += features
         questions += 1
         if entry is not None:
-            lines.append(entry.to_json() + "\n")
+            lines.append(entry.to_json(previous) + "\n")
+            previous = entry
         if len(rows) >= BATCH_ROWS:
             yield Part(FeatureBatch.pack(rows), lines, questions)
             rows, lines, questions = [], [], 0
@@ -123,14 +125,18 @@ def stream_features(conversions: Sequence[Conversion], num_workers: int
         conversions: in this order.
         num_workers: 1 does all the work in this process, more hand it to two other processes.
     """
-    # A process with MindSpore's threads must not fork.
-    if num_workers == 1 or "mindspore" in sys.modules:
+    if num_workers == 1 or not _may_fork():
         for conversion in conversions:
             yield _stream_here(conversion)
         return
     with _Worker(_build_all, conversions) as builder, _Worker(_verify_all, conversions, builder) as verifier:
         for _ in conversions:
             yield _stream_there(builder, verifier)
+
+
+def _may_fork() -> bool:
+    """A process with MindSpore's threads must not."""
+    return "mindspore" not in sys.modules
 
 
 def _stream_here(conversion: Conversion) -> Iterator[Part | Summary]:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, Optional, Sequence
 
 from utils.util import InputError
 
@@ -62,18 +62,28 @@ class EvaluationExample:
         """Position of a window's first passage piece: after [CLS] question [SEP]."""
         return self.query_length + 2
 
-    def to_json(self) -> str:
-        """One line of the side table."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, separators=(",", ":"))
+    def to_json(self, previous: Optional[EvaluationExample] = None) -> str:
+        """One line of the side table; what the passage shares with the line before is left out."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        values["windows"] = [dataclasses.asdict(window) for window in self.windows]
+        if previous is not None and all(getattr(self, name) == getattr(previous, name) for name in PASSAGE_FIELDS):
+            for name in PASSAGE_FIELDS:
+                del values[name]
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, line: str) -> EvaluationExample:
+    def from_json(cls, line: str, previous: Optional[EvaluationExample] = None) -> EvaluationExample:
         """The inverse of :meth:`to_json`."""
         values = json.loads(line)
-        lists = {name: tuple(values[name]) for name in ("words", "pieces", "piece_to_word", "answers", "entities")}
+        if previous is not None and PASSAGE_FIELDS[0] not in values:
+            values.update({name: getattr(previous, name) for name in PASSAGE_FIELDS})
+        lists = {name: tuple(values[name]) for name in (*PASSAGE_FIELDS, "answers")}
         return cls(id=values["id"], question=values["question"], query_length=values["query_length"],
                    windows=tuple(Window(**window) for window in values["windows"]),
                    is_impossible=values["is_impossible"], **lists)
+
+
+PASSAGE_FIELDS = ("words", "pieces", "piece_to_word", "entities")     # of EvaluationExample: the same for a passage
 
 
 def side_table_path(mindrecord: Path | str) -> Path:
@@ -90,12 +100,14 @@ def read_side_table(mindrecord: Path | str) -> Iterator[EvaluationExample]:
     path = side_table_path(mindrecord)
     if not path.is_file():
         raise InputError(f"{path}: no such file; run data_convert.py for this split")
+    example: Optional[EvaluationExample] = None
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield EvaluationExample.from_json(line)
+                example = EvaluationExample.from_json(line, example)
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: line {number} is broken; run data_convert.py again") from None
+            yield example
 
 
 def count_windows(examples: Sequence[EvaluationExample]) -> int:

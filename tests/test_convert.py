@@ -1,0 +1,531 @@
+"""The whole way from JSON to dense columns, and what is on disk at every moment of it."""
+from __future__ import annotations
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import src.feature_stream as feature_stream
+from src.config import KNOWLEDGE_BASES, NELL, RECORD, SPLITS, SQUAD, TASKS, WORDNET, DataFolder, WindowConfig
+from src.data_convert import convert, convert_all
+from src.knowledge.formats import read_records, write_records
+from src.reader.examples import read_side_table
+from src.reader.storage import ConvertedFiles, FeatureExpander, open_converted
+from tests import small_data
+from utils.util import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data set is not here")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataFolder:
+    return small_data.make_data(tmp_path / "data")
+
+
+def read_dense(mindrecord: Path, split: str, bases: Any = KNOWLEDGE_BASES, length: int = 384) -> list[dict[str, Any]]:
+    """All features, as MindSpore reads them and the expander makes them dense."""
+    import mindspore.dataset as ds
+
+    open_converted(mindrecord)
+    expander = FeatureExpander(bases, split, length)
+    rows = ds.MindDataset(str(mindrecord), columns_list=list(expander.stored_names), shuffle=False)
+    return [dict(zip(expander.column_names, expander(*row), strict=True))
+            for row in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)]
+
+
+def lists(dense: np.ndarray, as_sets: bool = False) -> tuple[tuple[int, ...], ...]:
+    """The concepts of every position, without their padding."""
+    rows = []
+    for row in dense[:, :, 0].tolist():
+        used = [concept for concept in row if concept]
+        assert row[:len(used)] == used            # padding stands at the end
+        rows.append(tuple(sorted(used) if as_sets else used))
+    return tuple(rows)
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(ROOT / "data_convert.py"), *arguments], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_feature_by_hand(data: DataFolder) -> None:
+    conversion = small_data.conversion(data)
+    manifest = convert(conversion)
+    first, second, third = read_dense(conversion.target, "train")
+    pieces = ["[CLS]", "Where", "is", "Paris", "?", "[SEP]", "Paris", "lies", "on", "the", "Se", "##ine", ".", "The",
+              "river", "'", "s", "banks", "are", "long", ".", "[SEP]"]
+    length = len(pieces)
+    assert first["src_ids"].tolist() == [small_data.VOCABULARY.index(piece) for piece in pieces] + [0] * (384 - length)
+    assert first["input_mask"].tolist() == [1.0] * length + [0.0] * (384 - length)
+    assert first["sent_ids"].tolist() == [0] * 6 + [1] * (length - 6) + [0] * (384 - length)
+    assert first["pos_ids"].tolist() == list(range(384))
+    assert (int(first["start_positions"][0]), int(first["end_positions"][0])) == (10, 11)      # Se ##ine
+    # Ids count the lines of the vectors files: WordNet's names are sorted there, NELL's are not.
+    names = sorted({name for synsets in small_data.SYNSETS.values() for name in synsets})
+    expected = {7: "lies", 14: "river", 17: "banks"}
+    assert lists(first["wn_concept_ids"]) == tuple(
+        tuple(names.index(name) + 1 for name in small_data.SYNSETS[expected[place]]) if place in expected else ()
+        for place in range(384))
+    nell = {3: (1,), 6: (1,), 10: (2,), 11: (2,)}                     # Paris (twice) is a city, Se ##ine a river
+    assert lists(first["nell_concept_ids"]) == tuple(nell.get(place, ()) for place in range(384))
+    assert answer_of(second) == ["The", "river", "'", "s", "banks"]
+    assert answer_of(third) == ["in", "a", "town"]
+    assert manifest["counts"] == {"questions": 3, "features": 3, "skipped": {}, "dropped_windows": 0}
+
+
+def answer_of(feature: dict[str, Any]) -> list[str]:
+    """The word pieces between the labels."""
+    start, end = int(feature["start_positions"][0]), int(feature["end_positions"][0])
+    return [small_data.VOCABULARY[piece] for piece in feature["src_ids"][start:end + 1]]
+
+
+@pytest.mark.parametrize("dataset", ["squad", "record"])
+def test_a_dev_split(data: DataFolder, dataset: str) -> None:
+    conversion = small_data.conversion(data, dataset, "dev", windows=WindowConfig(16, 4, 8))
+    manifest = convert(conversion)
+    features = read_dense(conversion.target, "dev", length=16)
+    entries = list(read_side_table(conversion.target))
+    windows = [(entry, window) for entry in entries for window in entry.windows]
+    assert [int(feature["unique_id"][0]) for feature in features] == [window.unique_id for _, window in windows] \
+        == list(range(1000000000, 1000000000 + len(features)))
+    lengths = np.load(ConvertedFiles(conversion.target).lengths)
+    assert lengths.dtype == np.int32 and manifest["rows"] == len(features) == len(lengths)
+    for (entry, window), feature, length in zip(windows, features, lengths.tolist(), strict=True):
+        assert length == feature["input_mask"].sum() == entry.document_offset + window.length + 1
+        inside = feature["src_ids"][entry.document_offset:entry.document_offset + window.length].tolist()
+        assert [small_data.VOCABULARY[piece] for piece in inside] \
+            == [piece if piece in small_data.VOCABULARY else "[UNK]"
+                for piece in entry.pieces[window.doc_start:window.doc_start + window.length]]
+    answers = {"squad": [("the Seine", "Seine"), ("by the river",)], "record": [("Peru", "Lima")]}
+    assert [entry.answers for entry in entries] == answers[dataset]
+    if dataset == "record":
+        assert entries[0].entities == ("Peru", "Lima")
+        assert entries[0].words[:4] == ("A", "town", "in", "Peru")      # no-break spaces are spaces
+
+
+def test_a_subset_of_the_knowledge_bases(data: DataFolder) -> None:
+    both = small_data.conversion(data)
+    only = small_data.conversion(data, bases=(NELL,), target=data.root / "nell.mindrecord")
+    convert_all([both, only])
+    for bases in ((NELL,), (WORDNET,), (NELL, WORDNET)):
+        for chosen, full in zip(read_dense(both.target, "train", bases), read_dense(both.target, "train"), strict=True):
+            assert all(np.array_equal(values, full[name]) for name, values in chosen.items())
+    for alone, full in zip(read_dense(only.target, "train", (NELL,)), read_dense(both.target, "train"), strict=True):
+        assert all(np.array_equal(values, full[name]) for name, values in alone.items())
+
+
+def test_unfindable_answers_are_skipped_and_counted(data: DataFolder) -> None:
+    path = data.dataset_json(SQUAD, "train")
+    values = json.loads(path.read_text())
+    values["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] = 2
+    path.write_text(json.dumps(values))
+    manifest = convert(small_data.conversion(data))
+    assert manifest["counts"] == {"questions": 3, "features": 2, "dropped_windows": 0,
+                                  "skipped": {"answer text not found in the passage": 1}}
+
+
+def test_records_may_come_in_any_order(data: DataFolder) -> None:
+    conversion = small_data.conversion(data)
+    convert(conversion)
+    expected = snapshot(conversion.target.parent)["train.mindrecord"]
+    for path in (conversion.tokens_path, conversion.retrieved_path(NELL)):
+        extra = {**next(iter(read_records(path))), "id": "of no question here"}
+        write_records(path, [extra, *reversed(list(read_records(path)))])
+    convert(conversion)
+    assert snapshot(conversion.target.parent)["train.mindrecord"] == expected
+
+
+def test_uncased(data: DataFolder) -> None:
+    (data.bert() / "vocab.txt").write_text(
+        "\n".join(dict.fromkeys([*small_data.SPECIAL, *(piece.lower() for piece in small_data.PIECES)])) + "\n")
+    small_data.make_tokens(data, "squad", "train", lower_case=True)
+    conversion = small_data.conversion(data, lower_case=True)
+    manifest = convert(conversion)
+    assert manifest["settings"]["lower_case"] is True
+    vocabulary = (data.bert() / "vocab.txt").read_text().split()
+    source = read_dense(conversion.target, "train")[0]["src_ids"].tolist()
+    assert [vocabulary[piece] for piece in source[:7]] == ["[CLS]", "where", "is", "paris", "?", "[SEP]", "paris"]
+
+
+# --- the golden features ---------------------------------------------------------------------------------------------
+
+
+def feature_key(dense: dict[str, Any], labels: list[str]) -> tuple[Any, ...]:
+    mask = dense["input_mask"]
+    length = int(mask.sum())
+    assert mask.dtype == np.float32 and np.array_equal(mask, (np.arange(384) < length).astype(np.float32))
+    return (dense["src_ids"].tobytes(), dense["sent_ids"].tobytes(), dense["pos_ids"].tobytes(), length,
+            lists(dense["wn_concept_ids"]), lists(dense["nell_concept_ids"], as_sets=True),
+            *(int(dense[name][0]) for name in labels))
+
+
+def golden_keys(name: str, labels: list[str]) -> list[tuple[Any, ...]]:
+    archive = np.load(SHARED / "golden" / f"{name}.npz")
+    golden = {key: archive[key] for key in archive.files}
+    keys = []
+    for number, length in enumerate(golden["length"].tolist()):
+        concepts = []
+        for base in ("wn", "nell"):
+            bounds = golden[f"{base}_ptr"][number * 384:(number + 1) * 384 + 1].tolist()
+            ids = golden[f"{base}_ids"][bounds[0]:bounds[-1]].tolist()
+            concepts.append(tuple(tuple(ids[start - bounds[0]:stop - bounds[0]])
+                                  for start, stop in zip(bounds, bounds[1:], strict=False)))
+        keys.append((golden["src_ids"][number].astype(np.int32).tobytes(),
+                     golden["sent_ids"][number].astype(np.int32).tobytes(),
+                     golden["pos_ids"].astype(np.int32).tobytes(), length, *concepts,
+                     *(int(golden[label][number]) for label in labels)))
+    return keys
+
+
+@needs_shared
+@pytest.mark.parametrize(("name", "dataset", "split", "articles"), [
+    ("record_dev", "record", "dev", None), ("record_train", "record", "train", None),
+    ("squad_dev", "squad", "dev", None),
+    ("squad_train_2articles", "squad", "train", ("Chloroplast", "Civil_disobedience"))])
+def test_features_equal_the_golden_ones(tmp_path: Path, name: str, dataset: str, split: str,
+                                        articles: tuple[str, ...] | None) -> None:
+    data = DataFolder(SHARED)
+    json_path = data.dataset_json(TASKS[dataset], split)
+    if articles:
+        values = json.loads(json_path.read_text(encoding="utf-8"))
+        values["data"] = [article for article in values["data"] if article["title"] in articles]
+        json_path = tmp_path / "chosen.json"
+        json_path.write_text(json.dumps(values), encoding="utf-8")
+    target = tmp_path / f"{split}.mindrecord"
+    convert(small_data.conversion(data, dataset, split, json_path=json_path, target=target))
+    labels = ["unique_id"] if split == "dev" else ["start_positions", "end_positions"]
+    ours = [feature_key(feature, labels) for feature in read_dense(target, split)]
+    golden = golden_keys(name, labels)
+    if split == "dev":
+        assert ours == golden
+    else:
+        assert collections.Counter(ours) == collections.Counter(golden)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_script_converts_everything(data: DataFolder) -> None:
+    """In processes of their own, with the same bytes as in one process."""
+    done = run_script("--data_url", str(data.root), "--num_workers", "2")
+    assert done.returncode == 0, done.stderr
+    for task in (SQUAD, RECORD):
+        for split in SPLITS:
+            manifest = open_converted(data.mindrecord(task, split))
+            assert manifest["settings"]["dataset"] == task.name and manifest["settings"]["split"] == split
+    written = {name: content for name, content in snapshot(data.root).items()
+               if name.endswith((".mindrecord", ".npy", ".jsonl"))}
+    assert len(written) == 10
+    for name in written:
+        (data.root / name).unlink()
+    convert_all([small_data.conversion(data, dataset, split) for dataset in ("squad", "record") for split in SPLITS],
+                num_workers=1)
+    assert {name: content for name, content in snapshot(data.root).items() if name in written} == written
+    assert not list(data.root.rglob("*.part"))
+
+
+def test_the_manifest(data: DataFolder) -> None:
+    conversion = small_data.conversion(data, split="dev")
+    manifest = convert(conversion)
+    assert open_converted(conversion.target) == manifest | {
+        "files": {name: (conversion.target.parent / name).stat().st_size
+                  for name in ("dev.mindrecord", "dev.lengths.npy", "dev.examples.jsonl", "dev.mindrecord.db")}}
+    assert [(base["name"], base["concepts"], base["max_concepts"]) for base in manifest["knowledge_bases"]] \
+        == [("wn", 9, 49), ("nell", 4, 27)]
+    assert manifest["settings"] == {"dataset": "squad", "split": "dev", "lower_case": False, "max_seq_len": 384,
+                                    "doc_stride": 128, "max_query_length": 64, "version_2_with_negative": False}
+
+
+def test_what_is_done_is_left_alone(data: DataFolder) -> None:
+    conversion = small_data.conversion(data)
+    convert(conversion)
+    times = {path: path.stat().st_mtime_ns for path in conversion.target.parent.iterdir()}
+    convert(conversion)
+    assert {path: path.stat().st_mtime_ns for path in conversion.target.parent.iterdir()} == times
+    os.utime(conversion.vocab_path)                   # another time, the same bytes: still done
+    convert(conversion)
+    assert conversion.target.stat().st_mtime_ns == times[conversion.target]
+    convert(conversion, force=True)
+    assert conversion.target.stat().st_mtime_ns != times[conversion.target]
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "missing", "cut"])
+def test_what_is_not_the_same_is_done_again(data: DataFolder, change: str) -> None:
+    conversion = small_data.conversion(data)
+    convert(conversion)
+    before = conversion.target.stat().st_mtime_ns
+    files = ConvertedFiles(conversion.target)
+    if change == "settings":
+        conversion = small_data.conversion(data, windows=WindowConfig(64, 32, 16))
+    elif change == "input":
+        path = data.dataset_json(SQUAD, "train")
+        path.write_text(path.read_text().replace('"1.1"', '"1.2"'))
+    elif change == "missing":
+        files.lengths.unlink()
+    else:
+        os.truncate(files.index, 100)
+    convert(conversion)
+    assert conversion.target.stat().st_mtime_ns != before
+    assert open_converted(conversion.target)["settings"] == conversion.settings()
+
+
+@pytest.mark.parametrize("damage", ["cut data", "no data", "cut index", "no index", "no lengths", "no table",
+                                    "no manifest", "broken manifest", "empty manifest"])
+def test_damaged_files_are_refused(data: DataFolder, damage: str) -> None:
+    conversion = small_data.conversion(data, split="dev")
+    convert(conversion)
+    files = ConvertedFiles(conversion.target)
+    how, which = damage.split()
+    path = {"data": files.mindrecord, "index": files.index, "lengths": files.lengths, "table": files.examples,
+            "manifest": files.manifest}[which]
+    if how == "cut":
+        os.truncate(path, path.stat().st_size - 1)
+    elif how == "no":
+        path.unlink()
+    else:
+        path.write_text({"broken": "{", "empty": "{}"}[how])
+    with pytest.raises(InputError, match=f"{path.name}.*"):
+        open_converted(conversion.target)
+
+
+def test_a_failed_conversion_leaves_the_earlier_one(data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversion = small_data.conversion(data)
+    convert(conversion)
+    before = snapshot(conversion.target.parent)
+    records = list(read_records(conversion.tokens_path))
+    records[2]["query_subtokens"] = ["what"]
+    write_records(conversion.tokens_path, records)
+    monkeypatch.setattr(feature_stream, "BATCH_ROWS", 1)        # so that some rows are written before the fault
+    with pytest.raises(InputError, match="question t3"):
+        convert(conversion)
+    assert snapshot(conversion.target.parent) == before
+
+
+def test_a_killed_conversion_leaves_nothing_that_looks_whole(data: DataFolder) -> None:
+    """Kill the script and its processes at many moments; whatever is there afterwards is whole or refused."""
+    conversion = small_data.conversion(data)
+    seen = set()
+    for number in range(6):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "data_convert.py"), "--data_url", str(data.root), "--dataset", "squad",
+             "--split", "train", "--force"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True)
+        folder = conversion.target.parent / f".{conversion.target.name}.part"
+        if number % 2:                                       # once the data file is being written
+            while process.poll() is None and not (folder / conversion.target.name).exists():
+                time.sleep(0.005)
+        else:
+            while process.poll() is None and not folder.exists():
+                time.sleep(0.005)
+        time.sleep(0.01 * number)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        try:
+            open_converted(conversion.target)
+            assert len(read_dense(conversion.target, "train")) == 3
+            seen.add("whole")
+        except InputError:
+            seen.add("refused")
+    assert seen
+    convert(conversion)                                      # cleans up and does it
+    assert len(read_dense(conversion.target, "train")) == 3
+    assert not list(conversion.target.parent.glob(".*"))
+
+
+def test_workers_end_with_the_script(data: DataFolder) -> None:
+    """Killing only the writing process must not leave the others behind."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "data_convert.py"), "--data_url", str(data.root), "--num_workers", "2"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not children(process.pid):
+        time.sleep(0.005)
+    workers = children(process.pid)
+    assert workers
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() and "Z" not in status(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+def test_two_conversions_at_once_are_refused(data: DataFolder) -> None:
+    import fcntl
+
+    conversion = small_data.conversion(data)
+    folder = conversion.target.parent / f".{conversion.target.name}.part"
+    folder.mkdir()
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is converting"):
+            convert(conversion)
+    finally:
+        os.close(lock)
+    convert(conversion)
+
+
+# --- what the script says of bad input -------------------------------------------------------------------------------
+
+
+def change_json(data: DataFolder, change: Any, dataset: str = "squad", split: str = "train") -> None:
+    path = data.dataset_json(TASKS[dataset], split)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values["data"])
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def first_question(articles: list[Any]) -> dict[str, Any]:
+    return articles[0]["paragraphs"][0]["qas"][0]
+
+
+def change_records(path: Path, change: Any) -> None:
+    records = list(read_records(path))
+    change(records)
+    write_records(path, records)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "no data set": (lambda data: data.dataset_json(SQUAD, "train").unlink(), r"train-v1\.1\.json: no such file; put"),
+    "cut data set": (lambda data: cut(data.dataset_json(SQUAD, "train")), r"train-v1\.1\.json: line 1, column \d+: "),
+    "no JSON": (lambda data: data.dataset_json(SQUAD, "train").write_bytes(b"\x80\x81"), r"train-v1\.1\.json: .*UTF-8"),
+    "list instead of object": (lambda data: data.dataset_json(SQUAD, "train").write_text("[]"), "not a data set"),
+    "no data": (lambda data: data.dataset_json(SQUAD, "train").write_text("{}"), 'no list "data"'),
+    "no questions": (lambda data: change_json(data, lambda articles: articles.clear()), "none of its 0 questions"),
+    "no context": (lambda data: change_json(data, lambda articles: articles[0]["paragraphs"][0].pop("context")),
+                   r"data\[0\]\.paragraphs\[0\]: the field 'context' is missing"),
+    "id is a number": (lambda data: change_json(data, lambda articles: first_question(articles).update(id=5)),
+                       r"data\[0\]\.paragraphs\[0\]\.qas\[0\]\.id: is 5; it must be a text"),
+    "answer outside": (lambda data: change_json(
+        data, lambda articles: first_question(articles)["answers"][0].update(answer_start=500)),
+        "question t1: the answer \"Seine\" takes characters 500 to 504"),
+    "two answers": (lambda data: change_json(
+        data, lambda articles: first_question(articles)["answers"].append({"text": "Paris", "answer_start": 0})),
+        "question t1 has 2 answers"),
+    "two questions of one id": (lambda data: change_json(
+        data, lambda articles: articles[0]["paragraphs"][0]["qas"][1].update(id="t1")),
+        "two questions have the id 't1'"),
+    "half a surrogate pair": (lambda data: change_json(
+        data, lambda articles: first_question(articles).update(question="\ud800")), "half a surrogate pair"),
+    "no tokens": (lambda data: data.tokens(SQUAD, "train", False).unlink(),
+                  r"python retrieve\.py --data_url \S+ --step tokens"),
+    "cut tokens": (lambda data: cut(data.tokens(SQUAD, "train", False)), "train.tokenization.cased.data: byte"),
+    "other vocabulary": (lambda data: (data.bert() / "vocab.txt").write_text(
+        "\n".join([*small_data.SPECIAL, *small_data.PIECES, "Seine"])),
+        r"question t1: document_subtokens\[4\] is 'Se', .*'Seine'"),
+    "a question without tokens": (lambda data: change_records(
+        data.tokens(SQUAD, "train", False), lambda all: all.pop(1)), "question t2 of .* is not in it"),
+    "no synsets": (lambda data: data.retrieved(WORDNET, SQUAD, "train").unlink(), "--step wordnet"),
+    "no beliefs": (lambda data: data.retrieved(NELL, SQUAD, "train").unlink(), "--step nell"),
+    "no vectors": (lambda data: data.vectors(NELL).unlink(), "put the concept vectors of NELL there"),
+    "synset without a vector": (lambda data: data.vectors(WORDNET).write_text("__river_NN_1 0.5\n"),
+                                "concept '__.*' has no vector in"),
+    "category without a vector": (lambda data: data.vectors(NELL).write_text("concept:river 0.5\n"),
+                                  "question t1: concept 'concept:city' has no vector in"),
+    "entity outside": (lambda data: change_records(
+        data.retrieved(NELL, SQUAD, "train"), lambda all: all[0]["document_entities"][0].update(token_end=99)),
+        "question t1: document entity 'paris' ends at word 99, the text has 14"),
+    "entity before its start": (lambda data: change_records(
+        data.retrieved(NELL, SQUAD, "train"), lambda all: all[0]["query_entities"][0].update(token_start=-1)),
+        "question t1: .*token_start -1"),
+    "no vocabulary": (lambda data: (data.bert() / "vocab.txt").unlink(), "--vocab_path"),
+    "vocabulary without [CLS]": (lambda data: (data.bert() / "vocab.txt").write_text("[PAD]\n[UNK]\n[SEP]\n"),
+                                 r"\[CLS\] missing"),
+    "target cannot be written": (lambda data: (data.root / "SQuAD" / ".train.mindrecord.part").write_text(""),
+                                 r"train\.mindrecord: its folder cannot be written"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_faults_are_one_clear_line(data: DataFolder, fault: str, num_workers: int, monkeypatch: pytest.MonkeyPatch
+                                   ) -> None:
+    damage, message = FAULTS[fault]
+    damage(data)
+    before = snapshot(data.root)
+    monkeypatch.setattr(feature_stream, "_may_fork", lambda: True)     # the children do not touch MindSpore
+    with pytest.raises(InputError, match=message) as raised:
+        convert_all([small_data.conversion(data)], num_workers)
+    assert "\n" not in str(raised.value) and str(data.root) in str(raised.value)
+    assert snapshot(data.root) == before
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--max_seq_len", "6"], "error: --max_seq_len 6: question t1 has 4 word pieces, which leave no room"),
+    (["--dataset", "record", "--version_2_with_negative", "True"], "error: --version_2_with_negative is for SQuAD 2.0"),
+    (["--do_lower_case", "True"], "train.tokenization.uncased.data: no such file; make it with: python retrieve.py"),
+    (["--max_seq_length", "6"], "unrecognized arguments"),
+    (["--do_lower_case", "perhaps"], "neither True nor False"),
+])
+def test_the_script_refuses_in_one_line(data: DataFolder, arguments: list[str], message: str) -> None:
+    before = snapshot(data.root)
+    done = run_script("--data_url", str(data.root), "--split", "train", *arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert message in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert snapshot(data.root) == before
+
+
+def test_a_full_disk_is_one_clear_line(data: DataFolder) -> None:
+    """Files may not grow beyond 100 kB: what MindRecord and NumPy say of that becomes one line."""
+    code = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+            "import data_convert; from utils.util import run_main; run_main(data_convert.main, sys.argv[1:])")
+    done = subprocess.run([sys.executable, "-c", code, "--data_url", str(data.root), "--dataset", "squad", "--split",
+                           "train"], cwd=ROOT, text=True, capture_output=True, timeout=300)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(errors) == 1 and "train.mindrecord" in errors[0], done.stderr
+    assert not ConvertedFiles(data.mindrecord(SQUAD, "train")).manifest.exists()
+    assert not list(data.root.rglob("*.part"))
+
+
+@needs_shared
+def test_the_files_are_a_tenth_of_the_dense_ones(tmp_path: Path) -> None:
+    """All files of a split against the dense columns of the feature table in a MindRecord file of their own."""
+    from mindspore.mindrecord import FileWriter
+
+    target = tmp_path / "dev.mindrecord"
+    convert(small_data.conversion(DataFolder(SHARED), "squad", "dev", target=target))
+    manifest = open_converted(target)
+    features = read_dense(target, "dev")
+    writer = FileWriter(str(tmp_path / "dense.mindrecord"), 1)
+    writer.add_schema({name: {"type": str(values.dtype), "shape": list(values.shape)}
+                       for name, values in features[0].items()}, "dense")
+    for start in range(0, len(features), 100):
+        writer.write_raw_data(features[start:start + 100])
+    writer.commit()
+    assert 10 * sum(manifest["files"].values()) < (tmp_path / "dense.mindrecord").stat().st_size
