@@ -28,7 +28,7 @@ MAX_ITEM_BYTES = 16 << 20         # of one item of the outermost container; a re
 MAX_ITEM_CONTAINERS = 1_000_000   # lists, dicts, tuples and sets in one item
 MAX_ITEM_VALUES = 1 << 24         # values in one item when shared parts are counted each time
 MAX_DEPTH = 64                    # nesting
-MAX_SHARED = 1 << 23              # objects a file may refer back to
+MAX_SHARED = 1 << 22              # objects a file may refer back to
 MAX_NUMBER_LENGTH = 32            # characters of a number written as text
 MEND = "only plain data is read; make the file anew with retrieve.py"
 
@@ -36,14 +36,15 @@ _SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
 _OUTER = object()                 # stands for the outermost container, which is never built
 _NEVER = 1 << 62
-_BLOCK = 1 << 22                  # bytes looked at, and pages of the file kept, at a time
+_BLOCK = 1 << 20                  # bytes looked at, and pages of the file kept, at a time
 _CACHED_PIECES = 1 << 16
 
 # Short scalars in a row. Each begins with its opcode and none of the operands admitted here holds the byte 0x94
 # (MEMOIZE), so there is one way to cut a run into pieces; a string's length byte is checked afterwards.
 _PIECE = re.compile(rb"\x8c[\x00-\x7f][\x20-\x7e]*\x94|h[^\x94]|j[^\x94]{4}|K[^\x94]|M[^\x94]{2}|N")
-_PIECES = re.compile(rb"(?:" + _PIECE.pattern + rb")+")
-_SMALL_INTS = re.compile(rb"(?:K.)+", re.DOTALL)
+# Runs are bounded because the regular expression engine remembers every repetition.
+_PIECES = re.compile(rb"(?:" + _PIECE.pattern + rb"){1,2000}")
+_SMALL_INTS = re.compile(rb"(?:K.){1,2000}", re.DOTALL)
 _TEXT_GET = re.compile(rb"g([0-9]{1,10})\n")
 _UINT32 = struct.Struct("<I")
 _DOUBLE = struct.Struct(">d")
@@ -65,6 +66,7 @@ class References:
         block = np.frombuffer(buffer[start:start + _BLOCK + overlap] + bytes(overlap), np.uint8)
         opcodes, behind = block[:-overlap], block[1:-overlap + 1]
         longs = np.flatnonzero(opcodes == ord("j"))
+        longs = longs[block[longs + 4] <= len(buffer) >> 25]      # the highest byte: most text goes here
         numbers = np.zeros(len(longs), np.int64)
         for place in range(4):
             numbers |= block[longs + place + 1].astype(np.int64) << 8 * place
@@ -358,6 +360,25 @@ class Machine:
                 return stop
             offset = stop
 
+    def _numbered_text(self, offset: int) -> int:
+        """BINUNICODE with its LONG_BINPUT, one or more: what files of protocols 1 to 3 consist of."""
+        buffer, push, limit = self.buffer, self.stack.append, self.end - 10
+        while True:
+            stop = offset + 5 + _UINT32.unpack_from(buffer, offset + 1)[0] if offset < limit else self.end
+            if stop > limit:
+                return self._counted(offset)
+            raw = buffer[offset + 5:stop]
+            push(raw.decode("ascii") if raw.isascii() else self._decode(offset, raw))
+            if buffer[stop] != ord("r"):
+                return stop
+            if _UINT32.unpack_from(buffer, stop + 1)[0] == self.counter < self.next_wanted and self.numbering == "put":
+                self.counter += 1
+            else:
+                self._put(stop)
+            offset = stop + 5
+            if buffer[offset] != ord("X"):
+                return offset
+
     def _byte(self, offset: int) -> int:
         if offset >= self.end:
             self._refuse_end(offset)
@@ -623,7 +644,8 @@ _HANDLERS = {
     0x94: "_memoize", ord("q"): "_put", ord("r"): "_put", ord("p"): "_put",
     ord("h"): "_run", ord("j"): "_run", ord("g"): "_get",
     0x8c: "_run", ord("N"): "_run", ord("M"): "_run", ord("K"): "_small_ints", ord("J"): "_whole", 0x8a: "_long_whole",
-    **dict.fromkeys(_COUNTED, "_counted"), 0x88: "_constant", 0x89: "_constant", ord("G"): "_float",
+    **dict.fromkeys(_COUNTED, "_counted"), ord("X"): "_numbered_text",
+    0x88: "_constant", 0x89: "_constant", ord("G"): "_float",
     ord("V"): "_text_string", ord("S"): "_text_string", ord("I"): "_text_whole", ord("L"): "_text_whole",
     ord("F"): "_text_float",
     ord("]"): "_empty_list", ord("}"): "_empty_dict", 0x8f: "_empty_set", ord(")"): "_empty_tuple",
