@@ -62,8 +62,8 @@ def plan_training_epoch(lengths: np.ndarray, buckets: Sequence[int], batch_size:
                         shuffle: bool = True) -> np.ndarray:
     """Order the features of one epoch into full batches, each of one bucket.
 
-    What does not fill a batch moves on to the next longer bucket; the very last batch is filled up by
-    repeating its own features in order, so that every feature is seen at least once and every batch is full.
+    What does not fill a batch moves on to the next longer bucket; the very last batch is filled up with the first
+    features of the order, so that every feature is seen at least once and every batch is full.
 
     Args:
         lengths: int [N].
@@ -86,7 +86,8 @@ def plan_training_epoch(lengths: np.ndarray, buckets: Sequence[int], batch_size:
         batches.append(waiting[:full].reshape(-1, batch_size))
         waiting = waiting[full:]
     if len(waiting):
-        batches.append(np.resize(waiting, (1, batch_size)))
+        filled = np.concatenate([waiting, np.resize(order, batch_size - len(waiting))])
+        batches.append(filled[None])
     steps = np.concatenate(batches)
     return steps[random.permutation(len(steps))] if shuffle else steps
 

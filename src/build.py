@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -52,10 +53,10 @@ def load_tables(bases: Sequence[KnowledgeBase], args: argparse.Namespace,
     return tables
 
 
-def check_lengths(bert: BertConfig, max_seq_len: int, bert_config_path: object) -> None:
+def check_lengths(bert: BertConfig, max_seq_len: int, source: Path) -> None:
     """Refuse a sequence that the encoder has no positions for."""
     if max_seq_len > bert.max_position_embeddings:
-        raise InputError(f"--max_seq_len {max_seq_len}: the encoder of {bert_config_path} has only "
+        raise InputError(f"--max_seq_len {max_seq_len}: the encoder of {source} has only "
                          f"{bert.max_position_embeddings} positions; give at most that and convert again")
 
 
@@ -85,34 +86,35 @@ def build_for_training(args: argparse.Namespace, manifest: Mapping[str, Any]) ->
     return network, config
 
 
-def build_for_evaluation(args: argparse.Namespace, manifest: Mapping[str, Any]) -> tuple[KTNET, KTNetConfig]:
-    """The network of --load_checkpoint_path, with the sizes saved beside it, or else those that the flags give.
+def build_for_evaluation(args: argparse.Namespace, checkpoint: Path,
+                         manifest: Mapping[str, Any]) -> tuple[KTNET, KTNetConfig]:
+    """The network of a checkpoint, with the sizes saved beside it, or else those that the flags give.
 
     Raises:
         InputError: no checkpoint, or one that does not fit the features or the flags.
     """
-    config = load_config(args.load_checkpoint_path)
+    config = load_config(checkpoint)
     if config is None:
         bert = BertConfig.from_json_file(args.bert_config_path)
         tables = load_tables(wanted_bases(args), args, manifest)
         config = KTNetConfig(bert, tuple(MemoryConfig(base.name, *tables[base.name].shape, base.max_concepts)
                                          for base in wanted_bases(args)), args.max_seq_len)
-    check_lengths(config.bert, args.max_seq_len, args.load_checkpoint_path)
+    check_lengths(config.bert, args.max_seq_len, checkpoint)
     held = {memory.name for memory in config.memories}
     for flag, name in (("use_wordnet", "wn"), ("use_nell", "nell")):
         wanted = getattr(args, flag)
         if wanted is not None and wanted != (name in held):
-            raise InputError(f"--{flag} {wanted}: {args.load_checkpoint_path} was trained "
+            raise InputError(f"--{flag} {wanted}: {checkpoint} was trained "
                              f"{'with' if name in held else 'without'} this memory; leave the flag out")
     rows = {base["name"]: base["concepts"] for base in manifest["knowledge_bases"]}
     for memory in config.memories:
         if not rows.get(memory.name, memory.rows) < memory.rows:
-            raise InputError(f"{args.load_checkpoint_path}: its {memory.name} table has {memory.rows} rows, too few "
+            raise InputError(f"{checkpoint}: its {memory.name} table has {memory.rows} rows, too few "
                              "for the concepts of the features; convert with the vectors that it was trained with")
     compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
     network = KTNET(config, is_training=False, compute_type=compute_type)
-    report = load_weights(network, args.load_checkpoint_path, use_average=args.use_ema,
-                          must_have=not is_older_port(args.load_checkpoint_path))
-    LOGGER.info("%s: %s", args.load_checkpoint_path, report)
+    report = load_weights(network, checkpoint, use_average=args.use_ema,
+                          must_have=not is_older_port(checkpoint))
+    LOGGER.info("%s: %s", checkpoint, report)
     network.set_train(False)
     return network, config

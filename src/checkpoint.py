@@ -5,6 +5,7 @@ Beside ``NAME.ckpt`` lies ``NAME.json`` with the network's sizes and the options
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,3 +139,19 @@ def load_config(checkpoint: Path | str) -> KTNetConfig | None:
         return KTNetConfig.from_dict(read_json(path)["network"])
     except (KeyError, TypeError):
         raise InputError(f"{path}: not the sizes of a KT-NET checkpoint; it is written beside the .ckpt") from None
+
+
+def checkpoints_in(folder: Path, task: str) -> list[Path]:
+    """The checkpoints KTNET_{task}-{epoch}_{step}.ckpt of a folder, the oldest first."""
+    places = {}
+    for path in folder.glob(f"KTNET_{task}-*.ckpt"):
+        match = re.fullmatch(rf"KTNET_{task}-(\d+)_(\d+)\.ckpt", path.name)
+        if match:
+            places[path] = (int(match[1]), int(match[2]))
+    return sorted(places, key=lambda path: places[path])
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint and what lies beside it."""
+    path.unlink(missing_ok=True)
+    config_path(path).unlink(missing_ok=True)

@@ -31,11 +31,9 @@ class BatchExpander:
         bases: knowledge bases whose columns are wanted.
         split: "train" or "dev".
         buckets: ascending lengths.
-        batch_size: a smaller batch is filled up to this by repeating its features in order; None leaves it partial.
     """
 
-    def __init__(self, bases: Bases, split: str, buckets: Sequence[int], batch_size: int | None = None) -> None:
-        self.batch_size = batch_size
+    def __init__(self, bases: Bases, split: str, buckets: Sequence[int]) -> None:
         self.buckets = tuple(buckets)
         self.expanders = [FeatureExpander(bases, split, bucket) for bucket in self.buckets]
         self.stored_names = list(self.expanders[0].stored_names)
@@ -48,20 +46,21 @@ class BatchExpander:
     def __call__(self, *arguments: list) -> tuple[list[np.ndarray], ...]:
         """``arguments``: a list of arrays for every stored column, then MindSpore's batch information."""
         stored = arguments[:len(self.stored_names)]
-        longest = max(len(pieces) for pieces in stored[0])
+        longest = max(map(self.expanders[0].length, stored[0]))
         # A feature longer than every bucket goes to the last expander, which says what is wrong.
         bucket = min(int(bucket_of(np.array([longest]), self.buckets)[0]), len(self.buckets) - 1)
         features = [self.expanders[bucket](*feature) for feature in zip(*stored, strict=True)]
-        count = self.batch_size or len(features)
-        return tuple([column[i % len(column)] for i in range(count)] for column in zip(*features, strict=True))
+        return tuple(list(column) for column in zip(*features, strict=True))
 
 
 def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_num: int = 1, rank: int = 0,
                          batch_size: int = 1, max_seq_len: int = MAX_SEQ_LEN, knowledge_bases: Bases = KNOWLEDGE_BASES,
-                         buckets: Sequence[int] | None = None, seed: int = 45, epoch: int = 0, first_step: int = 0):
+                         buckets: Sequence[int] | None = None, seed: int = 45, epoch: int = 0, first_step: int = 0,
+                         parts: int = 1):
     """One epoch of training batches of one device.
 
-    Every step takes ``batch_size`` features for each device from one bucket; the order depends on (seed, epoch) alone.
+    Every step takes ``batch_size`` x ``parts`` features for each device from one bucket; the order depends on
+    (seed, epoch) alone.
 
     Args:
         data_file: MindRecord file.
@@ -75,6 +74,7 @@ def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_
         seed: of the order.
         epoch: counts from 0.
         first_step: steps of this epoch that are already done.
+        parts: batches whose gradients are accumulated to one step.
 
     Returns:
         A MindSpore dataset with the columns of ``src.config.feature_columns(knowledge_bases, "train")``, each
@@ -84,11 +84,10 @@ def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_
         InputError: the file is not whole.
     """
     buckets = tuple(buckets or (max_seq_len,))
-    steps = plan_training_epoch(feature_lengths(data_file), buckets, batch_size * device_num, seed, epoch, do_shuffle)
-    own = steps[first_step:, rank * batch_size:(rank + 1) * batch_size]
-    # MindRecord hands out every row once: a batch that repeats rows asks for each of them once and is filled up again.
-    distinct = [rows[np.sort(np.unique(rows, return_index=True)[1])] for rows in own]
-    return _pipeline(data_file, distinct, BatchExpander(knowledge_bases, "train", buckets, batch_size))
+    steps = plan_training_epoch(feature_lengths(data_file), buckets, batch_size * device_num * parts, seed, epoch,
+                                do_shuffle)
+    own = steps[first_step:].reshape(-1, device_num, batch_size)[:, rank]                  # [steps * parts, B]
+    return _pipeline(data_file, list(own), BatchExpander(knowledge_bases, "train", buckets))
 
 
 def create_dev_dataset(data_file: Path | str, do_shuffle: bool = False, batch_size: int = 1,
@@ -121,8 +120,14 @@ def _pipeline(data_file: Path | str, batches: Sequence[np.ndarray], expander: Ba
     import mindspore.dataset as ds
 
     sizes = [len(rows) for rows in batches]
-    dataset = ds.MindDataset(str(data_file), columns_list=expander.stored_names, num_parallel_workers=1,
-                             sampler=ds.SubsetSampler([int(row) for rows in batches for row in rows]))
+    rows = [int(row) for batch in batches for row in batch]
+    most = len(feature_lengths(data_file))       # MindRecord hands out no more rows at a time than it has
+    parts = [ds.MindDataset(str(data_file), columns_list=expander.stored_names, num_parallel_workers=1,
+                            sampler=ds.SubsetSampler(rows[first:first + most]))
+             for first in range(0, len(rows), most)]
+    dataset = parts[0]
+    for part in parts[1:]:
+        dataset = dataset + part
     return dataset.batch(lambda info: sizes[info.get_batch_num()], per_batch_map=expander,
                          input_columns=expander.stored_names, output_columns=expander.column_names,
                          num_parallel_workers=1)

@@ -6,22 +6,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn
 from tqdm import tqdm
 
 from src.batch_plan import choose_buckets
-from src.config import MemoryConfig, TaskConfig
+from src.config import MemoryConfig
 from src.dataset import create_dev_dataset, feature_lengths
-from src.reader.decoding import DecodingOptions, decode, score, write_predictions, write_result
-from src.reader.examples import read_side_table
+from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.logits import Logits
 from utils.util import LOGGER
 
-PADDING_LOGIT = -10000.0     # of positions that hold no word piece: no answer starts or ends there
+UNCOMPUTED_LOGIT = -10000.0     # of positions beyond the length that a batch was padded to
 
 
 def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[MemoryConfig], batch_size: int,
@@ -36,12 +36,12 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
         buckets: lengths that batches are padded to; the last one is the width of the result.
 
     Returns:
-        float32 start and end logits [N, S] by unique id; PADDING_LOGIT beyond a batch's bucket.
+        float32 start and end logits [N, S] by unique id; UNCOMPUTED_LOGIT beyond a batch's bucket.
     """
     lengths = feature_lengths(data_file)
     dataset = create_dev_dataset(data_file, batch_size=batch_size, knowledge_bases=memories, buckets=buckets)
     unique_ids = np.empty(len(lengths), np.int64)
-    logits = np.full((2, len(lengths), buckets[-1]), PADDING_LOGIT, np.float32)
+    logits = np.full((2, len(lengths), buckets[-1]), UNCOMPUTED_LOGIT, np.float32)
     done = 0
     with tqdm(total=len(lengths), desc="evaluation", unit="feature", disable=None) as progress:
         for batch in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
@@ -57,18 +57,16 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
     return Logits(unique_ids, logits[0], logits[1])
 
 
-def hide_padding(logits: Logits, data_file: Path | str) -> None:
-    """Set the logits of padding to PADDING_LOGIT, in place, so that the answers do not depend on the padded length."""
-    for example in read_side_table(data_file):
-        for window in example.windows:
-            end = example.document_offset + window.length + 1
-            for values in logits[window.unique_id]:
-                values[end:] = PADDING_LOGIT
+def evaluate(network: nn.Cell, memories: Sequence[MemoryConfig], args: argparse.Namespace, manifest: Mapping[str, Any],
+             output: Path) -> dict[str, float]:
+    """Evaluate a network on the dev split; prints the figures as one JSON line.
 
-
-def evaluate(task: TaskConfig, network: nn.Cell, memories: Sequence[MemoryConfig], args: argparse.Namespace,
-             lower_case: bool, output: Path) -> dict[str, float]:
-    """Evaluate a network and write predictions.json, nbest_predictions.json and eval_result.json into ``output``.
+    Args:
+        network: :class:`src.KTNET.KTNET` for inference.
+        memories: whose concepts the network takes.
+        args: flags.
+        manifest: of the converted split.
+        output: folder for predictions.json, nbest_predictions.json and eval_result.json.
 
     Returns:
         exact_match and f1, in percent.
@@ -81,13 +79,10 @@ def evaluate(task: TaskConfig, network: nn.Cell, memories: Sequence[MemoryConfig
     logits = compute_logits(network, data_file, memories, args.batch_size, buckets)
     if args.save_logits:
         logits.save(args.save_logits)
-    hide_padding(logits, data_file)
-    options = DecodingOptions(n_best_size=args.n_best_size, max_answer_length=args.max_answer_length,
-                              null_score_diff_threshold=args.null_score_diff_threshold,
-                              version_2_with_negative=args.version_2_with_negative,
-                              pick_entity=task.name == "record", do_lower_case=lower_case)
-    predictions = write_predictions(output, decode(read_side_table(data_file), logits, options))
-    result = score(read_side_table(data_file), predictions, args.version_2_with_negative)
-    write_result(output, result)
+    # Padding takes no part in the answers: they must not depend on the length that a batch was padded to.
+    options = DecodingOptions.for_features(manifest["settings"], ignore_padding=True, n_best_size=args.n_best_size,
+                                           max_answer_length=args.max_answer_length,
+                                           null_score_diff_threshold=args.null_score_diff_threshold)
+    result = answer_and_score(data_file, logits, output, options)
     print(json.dumps(result), flush=True)
     return result

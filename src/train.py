@@ -1,4 +1,4 @@
-"""Training: the recipe, the loop, and what it leaves behind (checkpoints, log lines, metrics.jsonl)."""
+"""Training: the recipe, the loop, and what it leaves behind (checkpoints, log lines, metrics.jsonl, a plot)."""
 from __future__ import annotations
 
 import argparse
@@ -11,20 +11,25 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Parameter, Tensor
 from tqdm import tqdm
 
 from src.batch_plan import choose_buckets
 from src.build import build_for_evaluation, build_for_training
-from src.checkpoint import AVERAGE_PREFIX, save_config, write_checkpoint
+from src.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, save_config, write_checkpoint
 from src.config import KTNetConfig, TaskConfig, feature_columns
 from src.dataset import create_train_dataset, feature_lengths
 from src.evaluate import evaluate
 from src.KTNET import KTNET, KTNETWithLoss
+from src.memory_estimate import available_memory, check_memory, estimate_training_memory
 from src.prepare import prepare_features
-from src.train_step import MovingAverage, StepOptions, TrainStep, learning_rate_at
+from src.reader.storage import ConvertedFiles
+from src.train_log import StepRecord, TrainingLog, plot_training
+from src.train_state import TrainingState, fixed_settings
+from src.train_step import AccumulateStep, ApplyStep, MovingAverage, StepOptions, TrainStep, learning_rate_at
 from utils.device import Devices, set_up_device
-from utils.util import LOGGER, InputError, write_json
+from utils.modelarts import fetch_data, send_results
+from utils.util import LOGGER, InputError, file_digest, write_json
 
 
 class Trainer:
@@ -43,17 +48,37 @@ class Trainer:
         self.task, self.args, self.network, self.config, self.devices = task, args, network, config, devices
         lengths = feature_lengths(args.train_mindrecord_file)
         self.buckets = choose_buckets(lengths, args.max_seq_len, args.buckets)
-        self.steps_per_epoch = math.ceil(len(lengths) / (args.batch_size * devices.count))
+        self.steps_per_epoch = math.ceil(len(lengths) / (args.batch_size * devices.count * args.accumulation_steps))
         self.total_steps = self.steps_per_epoch * args.epoch
-        loss_scale = 0.0 if args.device_target == "CPU" else args.loss_scale
-        options = StepOptions(args.weight_decay, args.max_grad_norm, loss_scale, devices.count)
-        self.train_step = TrainStep(KTNETWithLoss(network), options)
-        self.train_step.set_train(True)
-        self.average = MovingAverage(network.trainable_params(), args.ema_decay) if args.use_ema else None
         self.columns = [column.name for column in feature_columns(config.memories, "train", args.max_seq_len)]
         self.step = 0                                # steps that are done
-        self.metrics = args.checkpoints / "metrics.jsonl"
-        self.saved: list[Path] = []
+        options = StepOptions(args.weight_decay, args.max_grad_norm,
+                              0.0 if args.device_target == "CPU" else args.loss_scale, devices.count)
+        with_loss = KTNETWithLoss(network)
+        if args.accumulation_steps == 1:
+            self.train_step = TrainStep(with_loss, options)
+        else:
+            self.train_step = AccumulateStep(with_loss, options)
+            self.apply_step = ApplyStep(self.train_step, args.accumulation_steps)
+        self.train_step.set_train(True)
+        self.average = MovingAverage(network.trainable_params(), args.ema_decay) if args.use_ema else None
+        self.best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
+        self.state = TrainingState(args.save_finetune_checkpoint_path, self.state_parameters())
+
+    def state_parameters(self) -> list[Parameter]:
+        """Everything that a resumed training needs."""
+        sums = {id(parameter) for parameter in getattr(self.train_step, "sums", ())}    # empty between steps
+        own = [parameter for parameter in self.train_step.get_parameters() if id(parameter) not in sums]
+        averages = [] if self.average is None else [*self.average.averages, self.average.updates]
+        return [*own, *averages, self.best_f1]
+
+    def start(self, settings: dict[str, Any]) -> None:
+        """Begin, or go on where the last run was."""
+        if self.args.resume:
+            self.step = self.state.resume(settings)
+            LOGGER.info("resuming after %d of %d steps", self.step, self.total_steps)
+        elif self.devices.is_first:
+            self.state.begin(settings)
 
     def batches(self, epoch: int) -> Iterator[list[Tensor]]:
         """The batches of an epoch that are still to be done, as the network's arguments."""
@@ -61,70 +86,90 @@ class Trainer:
         dataset = create_train_dataset(
             args.train_mindrecord_file, device_num=self.devices.count, rank=self.devices.rank,
             batch_size=args.batch_size, knowledge_bases=self.config.memories, buckets=self.buckets,
-            seed=args.random_seed, epoch=epoch, first_step=self.step - epoch * self.steps_per_epoch)
+            seed=args.random_seed, epoch=epoch, first_step=self.step - epoch * self.steps_per_epoch,
+            parts=args.accumulation_steps)
         for batch in dataset.create_dict_iterator(num_epochs=1):
             yield [batch[name] for name in self.columns]
 
     def run(self) -> Path:
         """Train to the end; returns the last checkpoint."""
         args = self.args
-        LOGGER.info("training: %d epochs of %d steps, batch %d x %d, padded to %s word pieces", args.epoch,
-                    self.steps_per_epoch, args.batch_size, self.devices.count, ", ".join(map(str, self.buckets)))
+        LOGGER.info("training: %d epochs of %d steps, batch %d x %d devices x %d accumulated, padded to %s word pieces",
+                    args.epoch, self.steps_per_epoch, args.batch_size, self.devices.count, args.accumulation_steps,
+                    ", ".join(map(str, self.buckets)))
+        metrics = args.checkpoints / f"metrics_{self.task.name}.jsonl"
+        log = TrainingLog(metrics, self.step, self.steps_per_epoch, args.device_target == "Ascend",
+                          self.devices.is_first)
         with tqdm(total=self.total_steps, initial=self.step, desc="training", unit="step", disable=None) as progress:
             for epoch in range(self.step // self.steps_per_epoch, args.epoch):
-                for columns in self.batches(epoch):
-                    self.train_one(epoch, columns)
+                batches = self.batches(epoch)
+                end = (epoch + 1) * self.steps_per_epoch
+                while self.step < end:
+                    log.add(self.train_one(epoch, batches))
                     progress.update()
-                    if args.save_steps and self.step % args.save_steps == 0:
+                    if self.step < end and args.save_steps and self.step % args.save_steps == 0:
                         self.save(epoch)
-                if not (args.save_steps and self.step % args.save_steps == 0):
-                    self.save(epoch)
-        return self.saved[-1]
+                self.save(epoch, validate=args.do_val)
+        if self.devices.is_first:
+            plot_training(metrics, args.checkpoints / f"training_{self.task.name}.png", f"KT-NET on {self.task.folder}")
+        return checkpoints_in(args.save_finetune_checkpoint_path, self.task.name)[-1]
 
-    def train_one(self, epoch: int, columns: list[Tensor]) -> None:
-        """One step and its log line."""
+    def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:
+        """One step: a batch, or as many as are accumulated, and an update."""
         begin = time.perf_counter()
-        args = self.args
+        args, parts = self.args, self.args.accumulation_steps
         rate = learning_rate_at(self.step, self.total_steps, args.learning_rate, args.warmup_proportion)
-        loss, norm, overflow, scale = (value.asnumpy() for value in self.train_step(
-            Tensor(rate, ms.float32), Tensor(self.step, ms.int32), *columns))
-        if not overflow and self.average is not None:
+        columns = next(batches)
+        if parts == 1:
+            loss, norm, overflow, scale = self.train_step(Tensor(rate, ms.float32), Tensor(self.step, ms.int32),
+                                                          *columns)
+        else:
+            loss = 0.0
+            for part in range(parts):
+                columns = columns if part == 0 else next(batches)
+                loss = loss + self.train_step(Tensor(self.step * parts + part, ms.int32), *columns).asnumpy() / parts
+            norm, overflow, scale = self.apply_step(Tensor(rate, ms.float32))
+        record = StepRecord(step=self.step + 1, epoch=epoch + 1, loss=float(loss), learning_rate=rate,
+                            gradient_norm=float(norm.asnumpy()), loss_scale=float(scale.asnumpy()),
+                            overflow=bool(overflow.asnumpy()), length=columns[0].shape[1],
+                            seconds=round(time.perf_counter() - begin, 4))
+        if not np.isfinite(record.loss) and not record.overflow:
+            raise InputError(f"step {record.step}: the loss is {record.loss}: the training has diverged; lower "
+                             "--learning_rate and resume from the last checkpoint, or start again")
+        if not record.overflow and self.average is not None:
             self.average()
         self.step += 1
-        if not np.isfinite(loss) and not overflow:
-            raise InputError(f"step {self.step}: the loss is {loss}: the training has diverged; lower --learning_rate")
-        step_in_epoch = self.step - epoch * self.steps_per_epoch
-        if args.device_target == "Ascend":
-            LOGGER.info("epoch: %.1f, current epoch percent: %.3f, step: %d, outputs are (Tensor(shape=[1], "
-                        "dtype=Float32, [ %.7e]), Tensor(shape=[], dtype=Bool, %s), Tensor(shape=[], dtype=Float32, "
-                        "%d))", epoch, step_in_epoch / self.steps_per_epoch, self.step, loss, bool(overflow), scale)
-        else:
-            LOGGER.info("epoch: %d step: %d, loss is %.6f", epoch + 1, step_in_epoch, loss)
-        if self.devices.is_first:
-            seconds = time.perf_counter() - begin
-            entry = {"step": self.step, "epoch": epoch + 1, "loss": float(loss), "learning_rate": rate,
-                     "gradient_norm": float(norm), "length": columns[0].shape[1], "seconds": round(seconds, 4)}
-            with open(self.metrics, "a", encoding="utf-8") as metrics:
-                metrics.write(json.dumps(entry) + "\n")
+        return record
 
-    def save(self, epoch: int) -> None:
-        """Write KTNET_{task}-{epoch}_{step}.ckpt; drop the oldest when there are too many."""
+    def save(self, epoch: int, validate: bool = False) -> None:
+        """Write KTNET_{task}-{epoch}_{step}.ckpt and the state to resume from; drop the oldest checkpoints."""
         if not self.devices.is_first:
             return
-        name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.steps_per_epoch}.ckpt"
-        path = self.args.save_finetune_checkpoint_path / name
-        weights: dict[str, Any] = {parameter.name: Tensor(parameter.asnumpy())
-                                   for parameter in self.network.get_parameters()}
+        args = self.args
+        folder = args.save_finetune_checkpoint_path
+        path = folder / f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.steps_per_epoch}.ckpt"
+        self.write(path)
+        if validate:
+            self.validate(path, folder / f"KTNET_{self.task.name}-best.ckpt")
+        self.state.save(self.step)                   # after the checkpoint: what is not in the state is made again
+        for oldest in checkpoints_in(folder, self.task.name)[:-args.keep_checkpoint_max]:
+            remove_checkpoint(oldest)
+
+    def write(self, path: Path) -> None:
+        """Write weights, averages and sizes."""
+        weights: dict[str, Any] = {parameter.name: parameter for parameter in self.network.get_parameters()}
         if self.average is not None:
             weights.update({AVERAGE_PREFIX + name: value for name, value in self.average.corrected().items()})
         save_config(path, self.config, plain_options(self.args))
         write_checkpoint(path, weights)
         LOGGER.info("saved %s", path)
-        self.saved.append(path)
-        while len(self.saved) > self.args.keep_checkpoint_max:
-            oldest = self.saved.pop(0)
-            oldest.unlink(missing_ok=True)
-            oldest.with_suffix(".json").unlink(missing_ok=True)
+
+    def validate(self, checkpoint: Path, best: Path) -> None:
+        """Evaluate a checkpoint; keep it as the best when its F1 is the highest so far."""
+        result = evaluate_checkpoint(self.task, self.args, checkpoint, self.args.checkpoints / "validation")
+        if result["f1"] > float(self.best_f1.asnumpy()):
+            self.best_f1.set_data(Tensor(result["f1"], ms.float32))
+            self.write(best)
 
 
 def plain_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -142,29 +187,47 @@ def train(task: TaskConfig, args: argparse.Namespace) -> Path:
     ms.set_seed(args.random_seed)
     manifest = prepare_features(task, "train", args)
     network, config = build_for_training(args, manifest)
+    trainer = Trainer(task, args, network, config, devices)
+    if args.device_target == "CPU":
+        check_memory(estimate_training_memory(config, args.batch_size, trainer.buckets, args.use_ema,
+                                              args.accumulation_steps > 1, args.freeze),
+                     available_memory(), args.force_memory)
     args.save_finetune_checkpoint_path.mkdir(parents=True, exist_ok=True)
     args.checkpoints.mkdir(parents=True, exist_ok=True)
     options = plain_options(args)
+    features_md5 = file_digest(ConvertedFiles(args.train_mindrecord_file).mindrecord)
+    trainer.start(fixed_settings(options, features_md5, devices.count))
     LOGGER.info("options: %s", json.dumps(options))
-    write_json(args.checkpoints / f"options_{task.name}.json", options)
-    return Trainer(task, args, network, config, devices).run()
+    if devices.is_first:
+        write_json(args.checkpoints / f"options_{task.name}.json", options)
+    return trainer.run()
+
+
+def evaluate_checkpoint(task: TaskConfig, args: argparse.Namespace, checkpoint: Path, output: Path) -> dict[str, float]:
+    """Evaluate a checkpoint on the dev split; writes the answers and figures into ``output``."""
+    manifest = prepare_features(task, "dev", args)
+    network, config = build_for_evaluation(args, checkpoint, manifest)
+    return evaluate(network, config.memories, args, manifest, output)
 
 
 def run_training(task: TaskConfig, args: argparse.Namespace) -> None:
     """What run_KTNET_{task}.py does: --do_train, then --do_predict."""
+    fetch_data(args)
     checkpoint = args.init_checkpoint
     if args.do_train:
         checkpoint = train(task, args)
     if args.do_predict:
         if checkpoint is None:
             raise InputError("--do_predict True with --do_train False: give the checkpoint by --init_checkpoint")
-        args.load_checkpoint_path = checkpoint
-        run_evaluation(task, args)
+        if not args.do_train:
+            set_up_device(args)
+        evaluate_checkpoint(task, args, checkpoint, args.checkpoints)
+    send_results(args)
 
 
 def run_evaluation(task: TaskConfig, args: argparse.Namespace) -> None:
     """What run_KTNET_{task}_eval.py does."""
+    fetch_data(args)
     set_up_device(args)
-    manifest = prepare_features(task, "dev", args)
-    network, config = build_for_evaluation(args, manifest)
-    evaluate(task, network, config.memories, args, args.do_lower_case, args.checkpoints)
+    evaluate_checkpoint(task, args, args.load_checkpoint_path, args.checkpoints)
+    send_results(args)

@@ -115,8 +115,72 @@ class LossScale(nn.Cell):
         return ops.assign(self.scale, ops.select(finite, raised, lowered))
 
 
+class Gradients(nn.Cell):
+    """Loss and gradient of a batch, averaged over the devices.
+
+    Args:
+        network: backbone with its loss.
+        parameters: what is trained.
+        devices: number of devices.
+    """
+
+    def __init__(self, network: KTNETWithLoss, parameters: ParameterTuple, devices: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.reduce = nn.DistributedGradReducer(parameters, mean=True, degree=devices) if devices > 1 else None
+        self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, parameters)
+
+    def scaled_loss(self, scale: Tensor, step: Tensor, *columns: Tensor) -> Tensor:
+        """The loss that is differentiated."""
+        return self.network(step, *columns) * scale
+
+    def construct(self, scale: Tensor, step: Tensor, *columns: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Give the loss of this device's batch and the mean gradient, both times ``scale``."""
+        loss, gradients = self.value_and_grad(scale, step, *columns)
+        if self.reduce is not None:
+            gradients = self.reduce(gradients)
+        return loss, gradients
+
+
+class Updater(nn.Cell):
+    """Applies a gradient unless it overflowed, and keeps the loss scale.
+
+    Args:
+        parameters: what is trained.
+        options: of the recipe.
+    """
+
+    def __init__(self, parameters: ParameterTuple, options: StepOptions) -> None:
+        super().__init__(auto_prefix=False)
+        self.update = AdamUpdate(parameters, options)
+        self.scaled = options.loss_scale > 0.0
+        self.loss_scale = LossScale(options.loss_scale) if self.scaled else None
+        self.one = Tensor(1.0, ms.float32)
+        self.true = Tensor(True, ms.bool_)
+
+    def scale(self) -> Tensor:
+        """What the loss is to be multiplied by now: float32 scalar."""
+        return self.loss_scale.scale * 1.0 if self.scaled else self.one
+
+    def construct(self, learning_rate: Tensor, gradients: tuple[Tensor, ...], scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Update with gradients that are ``scale`` times too large; give the gradient's norm and whether it overflowed.
+
+        After an overflow nothing changes but the loss scale.
+        """
+        if not self.scaled:
+            return self.update(learning_rate, gradients, self.one / scale), ops.logical_not(self.true)
+        finite = self.true
+        for gradient in gradients:
+            finite = ops.logical_and(finite, ops.isfinite(gradient).all())
+        norm = self.one * 0.0
+        if finite:
+            norm = self.update(learning_rate, gradients, self.one / scale)
+        self.loss_scale(finite)
+        return norm, ops.logical_not(finite)
+
+
 class TrainStep(nn.Cell):
-    """Loss, gradient, average over the devices, update.
+    """Gradient and update in one graph.
 
     Args:
         network: backbone with its loss.
@@ -125,48 +189,77 @@ class TrainStep(nn.Cell):
 
     def __init__(self, network: KTNETWithLoss, options: StepOptions) -> None:
         super().__init__(auto_prefix=False)
-        self.network = network
-        self.parameters = ParameterTuple(network.trainable_params())
-        self.update = AdamUpdate(self.parameters, options)
-        self.scaled = options.loss_scale > 0.0
-        self.loss_scale = LossScale(options.loss_scale) if self.scaled else None
-        self.reduce = nn.DistributedGradReducer(self.parameters, mean=True, degree=options.devices) \
-            if options.devices > 1 else None
-        self.one = Tensor(1.0, ms.float32)
-        self.finite = Tensor(True, ms.bool_)
-        self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, self.parameters)
-
-    def scaled_loss(self, scale: Tensor, step: Tensor, *columns: Tensor) -> Tensor:
-        """The loss that is differentiated."""
-        return self.network(step, *columns) * scale
+        parameters = ParameterTuple(network.trainable_params())
+        self.gradients = Gradients(network, parameters, options.devices)
+        self.updater = Updater(parameters, options)
 
     def construct(self, learning_rate: Tensor, step: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Train on one batch.
 
         Args:
             learning_rate: float32 scalar.
-            step: int32 scalar, number of the step; picks the dropout masks.
+            step: int32 scalar, picks the dropout masks.
             columns: the network's inputs, then start_positions and end_positions int32 [B, 1].
 
         Returns:
-            loss (float32), gradient norm (float32), overflow (bool), loss scale (float32); all scalars. After an
-            overflow nothing is updated but the scale.
+            loss (float32), gradient norm (float32), overflow (bool), loss scale (float32); all scalars.
         """
-        scale = self.loss_scale.scale * 1.0 if self.scaled else self.one
-        loss, gradients = self.value_and_grad(scale, step, *columns)
-        if self.reduce is not None:
-            gradients = self.reduce(gradients)
-        if not self.scaled:
-            norm = self.update(learning_rate, gradients, self.one)
-            return loss, norm, ops.logical_not(self.finite), scale
-        finite = self.finite
-        for gradient in gradients:
-            finite = ops.logical_and(finite, ops.isfinite(gradient).all())
-        norm = self.one * 0.0
-        if finite:
-            norm = self.update(learning_rate, gradients, 1.0 / scale)
-        self.loss_scale(finite)
-        return loss / scale, norm, ops.logical_not(finite), scale
+        scale = self.updater.scale()
+        loss, gradients = self.gradients(scale, step, *columns)
+        norm, overflow = self.updater(learning_rate, gradients, scale)
+        return loss / scale, norm, overflow, scale
+
+
+class AccumulateStep(nn.Cell):
+    """Adds the gradient of one part of a batch to a sum; :class:`ApplyStep` updates with the sum.
+
+    Args:
+        network: backbone with its loss.
+        options: of the recipe.
+    """
+
+    def __init__(self, network: KTNETWithLoss, options: StepOptions) -> None:
+        super().__init__(auto_prefix=False)
+        parameters = ParameterTuple(network.trainable_params())
+        self.gradients = Gradients(network, parameters, options.devices)
+        self.updater = Updater(parameters, options)
+        self.sums = zeros_like(parameters, "gradient_sum")
+        self.count = len(parameters)
+
+    def construct(self, step: Tensor, *columns: Tensor) -> Tensor:
+        """Take one part in (arguments as for :class:`TrainStep`); give its loss, a float32 scalar."""
+        scale = self.updater.scale()
+        loss, gradients = self.gradients(scale, step, *columns)
+        for i in range(self.count):
+            ops.assign_add(self.sums[i], gradients[i])
+        return loss / scale
+
+
+class ApplyStep(nn.Cell):
+    """Updates with the mean of the gradients that an :class:`AccumulateStep` has summed, and empties the sum.
+
+    Args:
+        accumulated: what holds the sums.
+        parts: how many parts were summed.
+    """
+
+    def __init__(self, accumulated: AccumulateStep, parts: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.updater = accumulated.updater
+        self.sums = accumulated.sums
+        self.count = accumulated.count
+        self.parts = float(parts)
+
+    def construct(self, learning_rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the gradient norm (float32), overflow (bool) and the loss scale (float32); all scalars."""
+        scale = self.updater.scale()
+        gradients = ()
+        for i in range(self.count):
+            gradients = gradients + (self.sums[i] * 1.0,)
+        norm, overflow = self.updater(learning_rate, gradients, scale * self.parts)
+        for i in range(self.count):
+            ops.assign(self.sums[i], ops.zeros_like(gradients[i]))
+        return norm, overflow, scale
 
 
 class MovingAverage(nn.Cell):

@@ -192,6 +192,14 @@ def add_training_flags(parser: argparse.ArgumentParser, task: TaskConfig) -> Non
                        help="first dynamic loss scale (float16 on GPU and Ascend)")
     group.add_argument("--random_seed", type=non_negative_int, default=45,
                        help="seed of initial weights, order and dropout")
+    group.add_argument("--accumulation_steps", type=positive_int, default=1,
+                       help="batches whose gradients are added up before the weights are updated")
+    group.add_argument("--do_val", type=boolean, default=False,
+                       help="evaluate after every epoch and keep the best checkpoint as KTNET_*-best.ckpt")
+    group.add_argument("--resume", type=boolean, default=False,
+                       help="go on with the training in the checkpoint folder, if there is one")
+    group.add_argument("--force_memory", type=boolean, default=False,
+                       help="train even if the estimate of memory exceeds what is there")
     group.add_argument("--save_steps", type=positive_int, help="steps between checkpoints [once an epoch]")
     group.add_argument("--keep_checkpoint_max", type=positive_int, default=3, help="checkpoints that are kept")
     group.add_argument("--save_finetune_checkpoint_path", type=Path,
@@ -223,7 +231,8 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
 def add_modelarts_flags(parser: argparse.ArgumentParser) -> None:
     """Huawei ModelArts: copy data in and results out through moxing."""
     group = parser.add_argument_group("ModelArts")
-    group.add_argument("--is_modelarts", type=boolean, default=False, help="run as a ModelArts job")
+    group.add_argument("--is_modelarts", type=boolean, default=False,
+                       help="run as a ModelArts job: --data_url is copied from object storage first")
     group.add_argument("--save_url", help="where ModelArts wants the results")
     group.add_argument("--log_url", help="where ModelArts wants the logs")
 
@@ -263,6 +272,31 @@ def add_bin_flags(parser: argparse.ArgumentParser) -> None:
                        help="converted dev features [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord below --data_url]")
     group.add_argument("--preprocess_path", type=Path, default=Path("./preprocess_result"),
                        help="folder of the network's inputs as raw files")
+
+
+def add_export_flags(parser: argparse.ArgumentParser) -> None:
+    """What the exported file is."""
+    group = parser.add_argument_group("export")
+    group.add_argument("--dataset", choices=("squad", "record"), required=True,
+                       help="data set of the checkpoint; names the file")
+    group.add_argument("--file_format", choices=("MINDIR", "ONNX", "AIR"), default="MINDIR",
+                       help="AIR is written on Ascend alone")
+    group.add_argument("--file_path", type=Path, default=Path("./mindir"), help="folder of the file")
+    group.add_argument("--file_name", help="name of the file, without its ending [KTNET_squad or KTNET_record]")
+    group.add_argument("--batch_size", type=positive_int, default=1,
+                       help="questions of one inference; the inference harness takes 1")
+    group.add_argument("--max_seq_len", type=positive_int, help="word pieces of a feature [as the checkpoint]")
+    group.add_argument("--bert_config_path", type=Path, default=DataFolder(Path("./data")).bert() / "bert_config.json",
+                       help="sizes of the encoder, for a checkpoint of the older port that has none beside it")
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """Flags of export.py."""
+    parser = OneLineParser(prog="export.py", description="Export a KT-NET checkpoint for inference elsewhere.")
+    add_device_flags(parser)
+    add_checkpoint_flags(parser)
+    add_export_flags(parser)
+    return parser
 
 
 def preprocess_parser() -> argparse.ArgumentParser:

@@ -112,6 +112,10 @@ class FeatureExpander:
         self._length = max_seq_len
         self._positions = np.arange(max_seq_len, dtype=np.int32)
 
+    def length(self, text: np.ndarray) -> int:
+        """Word pieces of a stored feature, by its ``text`` column."""
+        return len(text) - self._head
+
     def __call__(self, text: np.ndarray, *concepts: np.ndarray) -> tuple[np.ndarray, ...]:
         """Expand one feature.
 

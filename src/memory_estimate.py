@@ -1,0 +1,101 @@
+"""An estimate of a training's memory, told before anything is compiled."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src.config import KTNetConfig
+from utils.util import LOGGER, InputError
+
+FLOAT = 4                    # bytes
+# Tensors that a layer keeps for the backward pass or needs at its peak, counted in its three widths.
+HIDDEN_COPIES = 22           # [B*S, H]: projections, heads, residuals, layer norms, dropouts
+FEED_FORWARD_COPIES = 10     # [B*S, I]: products and the parts of the activation
+ATTENTION_COPIES = 6         # [B, N, S, S]: scores, weights, dropout masks
+CONCEPT_COPIES = 2           # [B*S, K, D]: gathered vectors
+FUSED_COPIES = 14            # [B*S, U]: self-matching
+RUNTIME = 0.9e9              # MindSpore itself and a compiled graph
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes by what they are for."""
+
+    weights: float           # weights and concept tables
+    optimizer: float         # gradients, moments, moving average, accumulated gradients
+    activations: float       # of all compiled lengths together: each graph keeps its own
+
+    @property
+    def total(self) -> float:
+        """All of it, MindSpore included."""
+        return self.weights + self.optimizer + self.activations + RUNTIME
+
+    def __str__(self) -> str:
+        return (f"about {self.total / 1e9:.1f} GB (weights {self.weights / 1e9:.1f}, optimizer "
+                f"{self.optimizer / 1e9:.1f}, activations {self.activations / 1e9:.1f})")
+
+
+def count_weights(config: KTNetConfig) -> tuple[int, int]:
+    """Numbers in the trained weights, and in the concept tables."""
+    bert, fused = config.bert, config.fused_width
+    embeddings = bert.hidden_size * (bert.vocab_size + bert.max_position_embeddings + bert.type_vocab_size + 2)
+    layer = (4 * bert.hidden_size * (bert.hidden_size + 1) + bert.intermediate_size * (2 * bert.hidden_size + 1)
+             + 5 * bert.hidden_size)
+    memories = sum(memory.width * (bert.hidden_size + 1) for memory in config.memories)
+    head = 3 * fused + 1 + 2 * config.match_width + 2
+    tables = sum(memory.rows * memory.width for memory in config.memories)
+    return embeddings + bert.num_hidden_layers * layer + memories + head, tables
+
+
+def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequence[int], use_ema: bool,
+                             accumulates: bool, frozen: bool) -> MemoryEstimate:
+    """Memory of a training in float32 on one device.
+
+    Args:
+        config: sizes of the network.
+        batch_size: features of a batch on the device.
+        buckets: lengths that are compiled.
+        use_ema: whether a moving average is kept.
+        accumulates: whether gradients are summed over several batches.
+        frozen: whether the encoder is left as it is.
+    """
+    weights, tables = count_weights(config)
+    bert = config.bert
+    trained = 3 * config.match_width if frozen else weights
+    copies = 3 + int(use_ema) + int(accumulates)
+    activations = 0.0
+    for length in buckets:
+        tokens = batch_size * length
+        layer = (HIDDEN_COPIES * tokens * bert.hidden_size + FEED_FORWARD_COPIES * tokens * bert.intermediate_size
+                 + ATTENTION_COPIES * batch_size * bert.num_attention_heads * length * length)
+        layers = 1 if frozen else bert.num_hidden_layers
+        concepts = sum(CONCEPT_COPIES * tokens * memory.max_concepts * memory.width for memory in config.memories)
+        activations += layers * layer + concepts + FUSED_COPIES * tokens * config.fused_width
+    return MemoryEstimate(FLOAT * (weights + tables), FLOAT * copies * trained, FLOAT * activations)
+
+
+def available_memory() -> float | None:
+    """Bytes that this machine could still hand out; None where that is not known."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            values = dict(line.split(":", 1) for line in lines)
+        return float(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def check_memory(estimate: MemoryEstimate, available: float | None, force: bool) -> None:
+    """Tell the estimate; refuse a training that cannot fit.
+
+    Raises:
+        InputError: the estimate exceeds what is available, and ``force`` is not set.
+    """
+    LOGGER.info("memory: %s%s", estimate, "" if available is None else f"; {available / 1e9:.1f} GB are available")
+    if available is None or estimate.total <= available:
+        return
+    advice = ("--batch_size with --accumulation_steps, fewer --buckets, a smaller --max_seq_len, --use_ema False or "
+              "--freeze True need less")
+    if not force:
+        raise InputError(f"memory: the training needs {estimate}, {available / 1e9:.1f} GB are available: a smaller "
+                         f"{advice}; --force_memory True tries all the same")
+    LOGGER.warning("memory: the estimate exceeds what is available: a smaller %s", advice)

@@ -1,0 +1,85 @@
+"""Everything that a killed training needs to go on exactly where it was, in one file that is never half-written.
+
+``training_state.ckpt`` holds the weights, Adam's moments, the moving average, the loss scale and the number of steps
+done. The order of the data and (on CPU) the dropout masks follow from the seed and the step, so that number is the data
+position and the random state as well. ``training_state.json`` holds what must not change between the runs.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mindspore import Parameter, Tensor
+
+from src.checkpoint import read_checkpoint, write_checkpoint
+from utils.util import InputError, read_json, write_json
+
+STEP = "steps_done"
+# Flags that may differ between a run and its resumption: where it runs, what it prints, what comes after.
+FREE_FLAGS = frozenset({"resume", "device_id", "do_train", "do_predict", "do_val", "keep_checkpoint_max", "save_steps",
+                        "data_url", "checkpoints", "save_finetune_checkpoint_path", "load_checkpoint_path",
+                        "predict_file", "predict_mindrecord_file", "train_file", "train_mindrecord_file", "n_best_size",
+                        "max_answer_length", "null_score_diff_threshold", "save_logits", "save_url", "log_url",
+                        "is_modelarts", "force_memory", "bert_config_path", "vocab_path", "init_checkpoint",
+                        "load_pretrain_checkpoint_path", "wn_concept_embedding_path", "nell_concept_embedding_path"})
+
+
+class TrainingState:
+    """The state file of one checkpoint folder.
+
+    Args:
+        folder: where the checkpoints lie.
+        parameters: all that makes the state; their names are unique.
+    """
+
+    def __init__(self, folder: Path, parameters: Iterable[Parameter]) -> None:
+        self.path = folder / "training_state.ckpt"
+        self.settings_path = folder / "training_state.json"
+        self.parameters = {parameter.name: parameter for parameter in parameters}
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Start a new training.
+
+        Raises:
+            InputError: the folder holds a training already; nothing of it is touched.
+        """
+        if self.path.exists() or self.settings_path.exists():
+            raise InputError(f"{self.path.parent}: holds a training already; go on with it by --resume True, or give "
+                             "another folder by --checkpoints")
+        write_json(self.settings_path, dict(settings))
+
+    def resume(self, settings: Mapping[str, Any]) -> int:
+        """Load the last state; returns the steps done: 0 when there is nothing to go on with.
+
+        Raises:
+            InputError: the state was made with other settings or for another network.
+        """
+        if not self.settings_path.exists():
+            self.begin(settings)
+            return 0
+        saved = read_json(self.settings_path)
+        for name, value in settings.items():
+            if name in saved and saved[name] != value:
+                raise InputError(f"{self.settings_path}: the training was started with {name} {saved[name]}, not "
+                                 f"{value}; resume it with the same, or start another with another --checkpoints")
+        if not self.path.exists():
+            return 0
+        stored = read_checkpoint(self.path)
+        for name, parameter in self.parameters.items():
+            if name not in stored or tuple(stored[name].shape) != tuple(parameter.shape):
+                raise InputError(f"{self.path}: {name} is missing or of another size; it belongs to another training")
+        for name, parameter in self.parameters.items():
+            parameter.set_data(Tensor(stored[name].asnumpy()))
+        return int(stored[STEP].asnumpy())
+
+    def save(self, steps_done: int) -> None:
+        """Write the state over the last one, in one move."""
+        write_checkpoint(self.path, {**self.parameters, STEP: np.array(steps_done, np.int32)})
+
+
+def fixed_settings(options: Mapping[str, Any], features_md5: str, devices: int) -> dict[str, Any]:
+    """What must be the same when a training is resumed: the flags that shape it, the features, the devices."""
+    fixed = {name: value for name, value in options.items() if name not in FREE_FLAGS}
+    return {**fixed, "features_md5": features_md5, "devices": devices}
