@@ -37,7 +37,7 @@ def prepare_features(task: TaskConfig, split: str, args: argparse.Namespace) -> 
     target: Path = args.train_mindrecord_file if split == "train" else args.predict_mindrecord_file
     if not ConvertedFiles(target).manifest.is_file() and not target.is_file():
         LOGGER.info("%s is not there: converting", target)
-        _convert_now(task, split, target, args)
+        convert(planned_conversion(task, split, args))
     manifest = open_converted(target)
     settings = manifest["settings"]
     for flag in CONVERSION_FLAGS:
@@ -53,12 +53,14 @@ def prepare_features(task: TaskConfig, split: str, args: argparse.Namespace) -> 
     return manifest
 
 
-def _convert_now(task: TaskConfig, split: str, target: Path, args: argparse.Namespace) -> None:
+def planned_conversion(task: TaskConfig, split: str, args: argparse.Namespace) -> Conversion:
+    """The conversion that makes a split's features as the flags say."""
     chosen = {flag: default if getattr(args, flag) is None else getattr(args, flag)
               for flag, default in CONVERSION_FLAGS.items()}
-    convert(Conversion(
-        task=task, split=split, data=DataFolder(args.data_url), target=target,
+    return Conversion(
+        task=task, split=split, data=DataFolder(args.data_url),
+        target=args.train_mindrecord_file if split == "train" else args.predict_mindrecord_file,
         json_path=args.train_file if split == "train" else args.predict_file, vocab_path=args.vocab_path,
         lower_case=chosen["do_lower_case"], version_2=chosen["version_2_with_negative"],
         windows=WindowConfig(chosen["max_seq_len"], chosen["doc_stride"], chosen["max_query_length"]),
-        bases=load_knowledge_bases(args.kb_config) if args.kb_config else KNOWLEDGE_BASES))
+        bases=load_knowledge_bases(args.kb_config) if args.kb_config else KNOWLEDGE_BASES)
