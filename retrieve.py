@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.config import TASKS, DataFolder
+from src.config import KNOWLEDGE_BASES, TASKS, DataFolder, load_knowledge_bases
 from src.knowledge.entities import CORENLP_URL
 from src.knowledge.steps import STEPS, Options, Retrieval
 from utils.args import OneLineParser
@@ -29,6 +29,8 @@ def build_parser() -> OneLineParser:
                         help="uncased vocabulary [uncased_L-24_H-1024_A-16/vocab.txt, if it is there]")
     parser.add_argument("--nell_beliefs", type=Path, help="NELL's belief export, .csv or .csv.gz "
                                                           "[NELL.*.esv.csv* in the data folder or its folder raw]")
+    parser.add_argument("--kb_config", type=Path, help="JSON list of knowledge bases; the step own serves those "
+                                                       "that are not WordNet or NELL (see docs/knowledge.md)")
     parser.add_argument("--wordnet_path", type=Path, help="folder of WordNet 3.0's files, or NLTK's wordnet.zip "
                                                           "[nltk/corpora/wordnet, else NLTK's own]")
     return parser
@@ -38,9 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps that were asked for."""
     args = build_parser().parse_args(argv)
     set_up_logging()
+    bases = load_knowledge_bases(args.kb_config) if args.kb_config else ()
+    official = {base.name for base in KNOWLEDGE_BASES}
     retrieval = Retrieval(DataFolder(args.data_url), Options(
-        vocab_path=args.vocab_path, uncased_vocab_path=args.uncased_vocab_path, nell_beliefs=args.nell_beliefs,
-        wordnet_path=args.wordnet_path, ner=args.ner, corenlp_url=args.corenlp_url, force=args.force))
+        own=tuple(base for base in bases if base.name not in official), vocab_path=args.vocab_path,
+        uncased_vocab_path=args.uncased_vocab_path, nell_beliefs=args.nell_beliefs, wordnet_path=args.wordnet_path,
+        ner=args.ner, corenlp_url=args.corenlp_url, force=args.force))
     for name, task in TASKS.items():
         if args.dataset in (name, "all"):
             for step in STEPS if args.step == "all" else (args.step,):

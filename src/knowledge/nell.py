@@ -1,4 +1,4 @@
-"""NELL retrieval: the categories of the entities in a question and its passage.
+"""NELL: the beliefs about an entity.
 
 NELL's belief export is a tab-separated file of many gigabytes. Only the promoted generalizations are of use ("Barack
 Obama is a politician"); they are kept in a small sorted file in which an entity is found without loading it.
@@ -15,11 +15,11 @@ import zlib
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Collection, Iterable, Iterator, NamedTuple
+from typing import IO, Any, Collection, Iterable, Iterator
 
 from tqdm import tqdm
 
-from src.knowledge.tokens import EntitySpan, TokenizedQuestion
+from src.knowledge.entity_retrieval import Belief
 from src.knowledge.wordnet_db import WordNet
 from utils.util import InputError, atomic_path
 
@@ -28,13 +28,6 @@ MIN_PROBABILITY = 0.9
 COLUMNS = 5                     # entity, relation, value, iteration, probability; more follow
 BLOCK = 1 << 23                 # bytes of the export read at a time
 SORTED_LINES = 200_000          # lines sorted in memory at a time
-
-
-class Belief(NamedTuple):
-    """A promoted generalization: ``concept:politician:barack_obama`` is a ``concept:politician``."""
-
-    entity: str
-    category: str
 
 
 def entity_key(entity: str) -> str:
@@ -207,8 +200,8 @@ class BeliefFile:
         return tuple(beliefs)
 
 
-class NellRetriever:
-    """Entities of a question -> the categories NELL believes in.
+class NellFinder:
+    """Uncased words -> NELL's beliefs about the entity they name.
 
     Args:
         beliefs: a file made by :func:`build_belief_file`.
@@ -219,38 +212,10 @@ class NellRetriever:
     def __init__(self, beliefs: BeliefFile, categories: Collection[str], wordnet: WordNet) -> None:
         self._beliefs, self._categories, self._wordnet = beliefs, frozenset(categories), wordnet
 
-    def beliefs(self, words: tuple[str, ...]) -> list[Belief]:
+    def find(self, words: tuple[str, ...]) -> list[Belief]:
         """Beliefs about an entity given as uncased tokens; punctuation marks are no part of its name."""
         keys = ["_".join(word for word in words if not (len(word) == 1 and word in string.punctuation))]
         if len(words) == 1:
             keys += self._wordnet.lemmas(words[0])
         found = (belief for key in keys if key for belief in self._beliefs.find(key))
         return list(dict.fromkeys(belief for belief in found if belief.category in self._categories))
-
-    def retrieve(self, question: TokenizedQuestion) -> dict[str, Any]:
-        """One item of a NELL file: the entities of passage and question with their categories.
-
-        An entity that ends another's name takes the longer one's categories, if it has any: "Trump" those of "Donald
-        Trump".
-        """
-        sides = {"document_entities": (question.document_tokens, question.document_entities),
-                 "query_entities": (question.query_tokens, question.query_entities)}
-        own: dict[str, list[Belief]] = {}
-        for tokens, entities in sides.values():
-            for _, first, last in entities:
-                own.setdefault(" ".join(tokens[first:last + 1]), self.beliefs(tuple(tokens[first:last + 1])))
-        final = {}
-        for name, beliefs in own.items():
-            longer = [belief for other, others in own.items() if other != name and other.endswith(name)
-                      for belief in others]
-            final[name] = list(dict.fromkeys(longer)) or beliefs
-        return {"id": question.id, **{key: [_entity_item(tokens, span, final) for span in entities]
-                                      for key, (tokens, entities) in sides.items()}}
-
-
-def _entity_item(tokens: list[str], span: EntitySpan, beliefs: dict[str, list[Belief]]) -> dict[str, Any]:
-    _, first, last = span
-    name = " ".join(tokens[first:last + 1])
-    return {"entity_string": name, "token_start": first, "token_end": last,
-            "retrieved_concepts": list(dict.fromkeys(belief.category for belief in beliefs[name])),
-            "retrieved_entities": list(dict.fromkeys(belief.entity for belief in beliefs[name]))}

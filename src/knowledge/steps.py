@@ -1,4 +1,4 @@
-"""The steps of retrieval: entities, tokens, WordNet and NELL, each a handful of files made from files."""
+"""The steps of retrieval: entities, tokens, WordNet, NELL and one's own knowledge bases; files made from files."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,12 +8,14 @@ from typing import Any, Iterable, Iterator
 
 from tqdm import tqdm
 
-from src.config import NELL, SPLITS, SQUAD, WORDNET, DataFolder, TaskConfig
+from src.config import NELL, SPLITS, SQUAD, WORDNET, DataFolder, KnowledgeBase, TaskConfig
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.entities import CORENLP_URL, CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
+from src.knowledge.entity_retrieval import Finder, retrieve
 from src.knowledge.formats import write_mapping, write_records
 from src.knowledge.jobs import RECORDS, Job, run_job
-from src.knowledge.nell import BeliefFile, NellRetriever, build_belief_file
+from src.knowledge.nell import BeliefFile, NellFinder, build_belief_file
+from src.knowledge.own import ConceptMap, check_paths, map_path
 from src.knowledge.texts import Passage, find_tagged_json, read_passages
 from src.knowledge.tokens import query_words, token_items, tokenize_passage, uncased_tokens
 from src.knowledge.wordnet import SynsetRetriever
@@ -21,7 +23,7 @@ from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.reader.tokenization import BertTokenizer, split_words
 from utils.util import LOGGER, InputError
 
-STEPS = ("entities", "tokens", "wordnet", "nell")
+STEPS = ("entities", "tokens", "wordnet", "nell", "own")
 UNCASED_VOCAB = "uncased_L-24_H-1024_A-16/vocab.txt"
 NELL_EXPORT = "NELL.*.esv.csv*"       # looked for in the data folder and in its folders raw and retrieve_nell
 
@@ -36,6 +38,7 @@ class Options:
     wordnet_path: Path | None = None
     ner: str = "spacy"
     corenlp_url: str = CORENLP_URL
+    own: tuple[KnowledgeBase, ...] = ()      # knowledge bases with a map of their own (src/knowledge/own.py)
     force: bool = False
 
 
@@ -60,7 +63,8 @@ class Retrieval:
         if not splits:
             raise InputError(f"{self.folder.dataset_json(task, SPLITS[0])}: no such file; put the {task.folder} "
                              "data set there")
-        jobs = {"entities": self._entities, "tokens": self._tokens, "wordnet": self._wordnet_jobs, "nell": self._nell}
+        jobs = {"entities": self._entities, "tokens": self._tokens, "wordnet": self._wordnet_jobs, "nell": self._nell,
+                "own": self._own}
         for job in jobs[step](task, splits):
             run_job(job, self.folder.root, self.options.force)
 
@@ -131,14 +135,19 @@ class Retrieval:
 
     def _write_synsets(self, task: TaskConfig, splits: list[str], vectors: Path, target: Path) -> None:
         retriever = SynsetRetriever(self._wordnet, read_concept_names(vectors))
-        words: dict[str, None] = {}      # in the order of their first use
-        for split in splits:
-            for passage in self._passages(task, split, "WordNet", with_entities=False):
-                words.update(dict.fromkeys(_uncased_words(passage)))
+        words = self._words(task, splits, "WordNet")
         found = retriever.retrieve(tqdm(words, desc=f"WordNet, {task.name}", unit=" words", disable=None))
         LOGGER.info("%s: %d of %d words have synsets, at most %d", task.name, len(found), len(words),
                     max(map(len, found.values()), default=0))
         write_mapping(target, found)
+
+    def _words(self, task: TaskConfig, splits: list[str], what: str) -> dict[str, None]:
+        """All uncased words of a data set, in the order of their first use."""
+        words: dict[str, None] = {}
+        for split in splits:
+            for passage in self._passages(task, split, what, with_entities=False):
+                words.update(dict.fromkeys(_uncased_words(passage)))
+        return words
 
     # --- NELL ------------------------------------------------------------------------------------------------------
 
@@ -163,13 +172,38 @@ class Retrieval:
 
     def _write_categories(self, task: TaskConfig, split: str, beliefs: Path, vectors: Path, target: Path) -> None:
         with BeliefFile(beliefs) as found:
-            retriever = NellRetriever(found, read_concept_names(vectors), self._wordnet)
-            write_records(target, self._nell_items(task, split, retriever))
+            finder = NellFinder(found, read_concept_names(vectors), self._wordnet)
+            write_records(target, self._entity_items(task, split, "NELL", finder))
 
-    def _nell_items(self, task: TaskConfig, split: str, retriever: NellRetriever) -> Iterator[dict[str, Any]]:
-        for passage in self._passages(task, split, "NELL"):
+    def _entity_items(self, task: TaskConfig, split: str, what: str, finder: Finder) -> Iterator[dict[str, Any]]:
+        for passage in self._passages(task, split, what):
             for question in tokenize_passage(passage, uncased_tokens):
-                yield retriever.retrieve(question)
+                yield retrieve(question, finder)
+
+    # --- knowledge bases of one's own ------------------------------------------------------------------------------
+
+    def _own(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
+        check_paths(self.options.own)
+        for base in self.options.own:
+            sources = [map_path(self.folder, base), self.folder.vectors(base)]
+            if base.key == "word":
+                target = self.folder.retrieved(base, task, SPLITS[0])
+                texts = [self.folder.dataset_json(task, split) for split in splits]
+                yield Job(target, [*texts, *sources], partial(self._write_own_words, base, task, splits, target))
+                continue
+            for split in splits:
+                target = self.folder.retrieved(base, task, split)
+                yield Job(target, [*self._text_files(task, split), *sources],
+                          partial(self._write_own_entities, base, task, split, target))
+
+    def _own_map(self, base: KnowledgeBase) -> ConceptMap:
+        return ConceptMap(map_path(self.folder, base), read_concept_names(self.folder.vectors(base)))
+
+    def _write_own_words(self, base: KnowledgeBase, task: TaskConfig, splits: list[str], target: Path) -> None:
+        write_mapping(target, self._own_map(base).retrieve(self._words(task, splits, base.label)))
+
+    def _write_own_entities(self, base: KnowledgeBase, task: TaskConfig, split: str, target: Path) -> None:
+        write_records(target, self._entity_items(task, split, base.label, self._own_map(base)))
 
 
 def _uncased_words(passage: Passage) -> Iterable[str]:

@@ -1,0 +1,55 @@
+"""Entities of a question and its passage with their concepts: the items of a NELL file and its like."""
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, Sequence
+
+from src.knowledge.tokens import EntitySpan, TokenizedQuestion
+
+
+class Belief(NamedTuple):
+    """What a knowledge base says of an entity: ``concept:politician:barack_obama`` is a ``concept:politician``."""
+
+    entity: str
+    category: str
+
+
+class Finder(Protocol):
+    """Looks entities up in a knowledge base."""
+
+    def find(self, words: tuple[str, ...]) -> Sequence[Belief]:
+        """Beliefs about an entity given as uncased tokens, each once."""
+
+
+def retrieve(question: TokenizedQuestion, finder: Finder) -> dict[str, Any]:
+    """One item of a file of retrieved entities.
+
+    An entity that ends another's name takes the longer one's categories, if it has any: "Trump" those of "Donald
+    Trump", wherever in the question or passage that stands.
+
+    Args:
+        question: in uncased tokens.
+        finder: the knowledge base.
+    """
+    sides = {"document_entities": (question.document_tokens, question.document_entities),
+             "query_entities": (question.query_tokens, question.query_entities)}
+    own: dict[str, Sequence[Belief]] = {}
+    for tokens, entities in sides.values():
+        for _, first, last in entities:
+            words = tuple(tokens[first:last + 1])
+            if " ".join(words) not in own:
+                own[" ".join(words)] = finder.find(words)
+    final = {}
+    for name, beliefs in own.items():
+        longer = [belief for other, others in own.items() if other != name and other.endswith(name)
+                  for belief in others]
+        final[name] = list(dict.fromkeys(longer)) or beliefs
+    return {"id": question.id, **{key: [_item(tokens, span, final) for span in entities]
+                                  for key, (tokens, entities) in sides.items()}}
+
+
+def _item(tokens: Sequence[str], span: EntitySpan, beliefs: dict[str, Sequence[Belief]]) -> dict[str, Any]:
+    _, first, last = span
+    name = " ".join(tokens[first:last + 1])
+    return {"entity_string": name, "token_start": first, "token_end": last,
+            "retrieved_concepts": list(dict.fromkeys(belief.category for belief in beliefs[name])),
+            "retrieved_entities": list(dict.fromkeys(belief.entity for belief in beliefs[name]))}
