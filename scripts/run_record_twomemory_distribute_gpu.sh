@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Train on ReCoRD on several GPUs of each host; the log is train_parallel/train_record.log.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+train_on_devices record GPU train_parallel/train_record.log -- "$@"

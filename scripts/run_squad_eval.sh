@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Evaluate a checkpoint on SQuAD on an Ascend device; the log is eval_squad.log.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+evaluate squad Ascend "$@"

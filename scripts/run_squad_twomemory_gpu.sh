@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Train on SQuAD on one GPU; the log is train_squad/train_squad.log.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+train squad GPU train_squad/train_squad.log "$@"

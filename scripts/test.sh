@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# All checks and tests: bash scripts/test.sh [ARGUMENTS of pytest]. Makes .venv and installs what is needed.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+source scripts/environment.sh
+make_environment "$ROOT" requirements.txt requirements-dev.txt requirements-encoder.txt
+PATH=$ROOT/.venv/bin:$PATH
+
+failed=()
+run() {             # NAME COMMAND...: go on after a failure, so that one run shows them all
+    echo "== $1"
+    "${@:2}" || failed+=("$1")
+}
+
+run ruff ruff check .
+run mypy mypy
+run shellcheck shellcheck scripts/*.sh .ci/run
+mapfile -t sources < <(find ascend310_infer -name '*.h' -o -name '*.cc' | sort)
+if ((${#sources[@]})); then run clang-format clang-format --dry-run -Werror "${sources[@]}"; fi
+run pytest python -m pytest -q "$@"
+
+if ((${#failed[@]})); then
+    echo "failed: ${failed[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Trains in several processes on this host: workers.sh TASK FOLDER PROCESSES FLAGS...
+# (started by the *_distribute*.sh launchers, whose environment says how; see common.sh)
+#
+# FOLDER gets a log of every process, worker_N.log. What the first one writes is shown here as well. When one fails, all
+# are ended at once, the end of its log is shown, and the exit code is its own.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TASK=$1 FOLDER=$2 PROCESSES=$3
+shift 3
+NODES=${NNODES:-1}
+FIRST_RANK=$((${NODE_RANK:-0} * PROCESSES))
+TOTAL=$((PROCESSES * NODES))
+mkdir -p "$FOLDER"
+export KTNET_WORKERS=$FOLDER KTNET_PYTHON=$PYTHON RANK_SIZE=$TOTAL DEVICE_NUM=$TOTAL
+
+free_port() {
+    "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
+}
+
+by_msrun() {        # msrun starts every process as "python": let that be worker.sh
+    local port=${MASTER_PORT:-}
+    if [[ -z $port ]]; then port=8118; ((NODES > 1)) || port=$(free_port); fi
+    mkdir -p "$FOLDER/bin"
+    printf '#!/usr/bin/env bash\nexec bash %q "$@"\n' "$ROOT/scripts/worker.sh" >"$FOLDER/bin/python"
+    chmod +x "$FOLDER/bin/python"
+    local -a options=(--worker_num="$TOTAL" --local_worker_num="$PROCESSES" --master_addr="${MASTER_ADDR:-127.0.0.1}"
+        --master_port="$port" --log_dir="$FOLDER" --join=True --tail_worker_log="$TOTAL")  # that one does not exist
+    if ((NODES > 1)); then options+=(--node_rank="$NODE_RANK"); fi
+    PATH="$FOLDER/bin:$PATH" exec "$PYTHON" -m mindspore.parallel.cluster.run "${options[@]}" "$@" \
+        >"$FOLDER/msrun.log" 2>&1
+}
+
+by_mpirun() {
+    local -a options=(-n "$TOTAL")
+    if ((EUID == 0)); then options+=(--allow-run-as-root); fi
+    exec mpirun "${options[@]}" bash "$ROOT/scripts/worker.sh" "$@" >"$FOLDER/mpirun.log" 2>&1
+}
+
+by_ranktable() {    # the model zoo's way on Ascend: one process a device, the rank table connects them
+    local rank device
+    while read -r rank device; do
+        RANK_ID=$rank DEVICE_ID=$device setsid bash "$ROOT/scripts/worker.sh" "$@" </dev/null &
+    done <<<"$KTNET_RANKS"
+    wait
+}
+
+processes() {       # of the workers: each leads a group of its own
+    cat "$FOLDER"/*.pid 2>/dev/null || true
+}
+
+stop() {
+    local pid
+    kill -INT "$STARTER" 2>/dev/null || true        # msrun ends its processes on this signal, on no other
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        kill -0 "$STARTER" 2>/dev/null || break
+        sleep 0.2
+    done
+    kill -TERM "$STARTER" 2>/dev/null || true
+    for pid in $(processes); do kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true; done
+}
+
+show_end() {        # FILE
+    [[ -s $1 ]] || return 0
+    echo "--- the end of $1 ---"
+    tail -n 30 -- "$1"
+}
+
+"$PYTHON" "$ROOT/src/check_launch.py" features "$TASK" -- "$@"      # once, not in every process
+set -- "$ROOT/run_KTNET_$TASK.py" "$@"
+case $LAUNCHER in
+    msrun) by_msrun "$@" & ;;
+    mpirun) by_mpirun "$@" & ;;
+    ranktable) by_ranktable "$@" & ;;
+esac
+STARTER=$!
+# tail reads what the first process writes until this script has ended it
+tail -n +1 -F "$FOLDER/worker_$FIRST_RANK.log" 2>/dev/null &
+WATCHER=$!
+trap 'stop; kill "$WATCHER" 2>/dev/null; exit 143' TERM INT HUP
+
+while kill -0 "$STARTER" 2>/dev/null && [[ ! -e $FOLDER/failed ]]; do
+    sleep 1 &
+    wait $!         # unlike sleep itself, it is interrupted by a signal
+done
+code=0
+if [[ -e $FOLDER/failed ]]; then
+    read -r rank code <"$FOLDER/failed"
+    stop
+else
+    wait "$STARTER" || code=$?
+fi
+sleep 1.2           # tail looks once a second where the system does not tell it of changes
+kill "$WATCHER" 2>/dev/null || true
+wait "$WATCHER" 2>/dev/null || true
+if [[ -e $FOLDER/failed ]]; then
+    echo "error: process $rank of $TOTAL ended with code $code; all others were ended"
+    show_end "$FOLDER/worker_$rank.log"
+elif ((code)); then
+    echo "error: $LAUNCHER ended with code $code"
+    show_end "$FOLDER/$LAUNCHER.log"
+    for log in "$FOLDER"/worker_*.log; do show_end "$log"; done
+fi
+exit "$code"

@@ -1,0 +1,224 @@
+"""Checks everything that a launcher's run will need before it is started, in seconds instead of in its log.
+
+The launchers call it, by its path, so that relative paths stay relative to the caller's folder:
+
+* ``train TASK --devices N -- FLAGS`` checks a training; prints its checkpoint folder when that holds another training,
+* ``eval TASK --devices N -- FLAGS`` checks an evaluation,
+* ``features TASK -- FLAGS`` converts what a distributed training will read, before its processes all try to,
+* ``rank_table FILE --node_rank N --nodes N`` prints rank and device of every process of one host.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:
+    # Started by its path, Python looks for modules in src: look in the repository's root instead.
+    _HERE = Path(__file__).resolve().parent
+    sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
+
+# Only what needs nothing installed: a missing package is to be told in one line.
+from src.config import TASKS, DataFolder, TaskConfig  # noqa: E402
+from utils.args import evaluation_parser, fill_paths, training_parser  # noqa: E402
+from utils.util import InputError, read_json, run_main, set_up_logging  # noqa: E402
+
+VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
+DEVICE_FILES = {"GPU": "nvidia[0-9]*", "Ascend": "davinci[0-9]*"}
+
+
+def check_mindspore() -> None:
+    """Import MindSpore and what the project needs beside it.
+
+    Raises:
+        SystemExit: an import fails; the message names the interpreter.
+    """
+    try:
+        import mindspore
+        import tokenizers
+        import tqdm  # noqa: F401 - only whether they are there
+    except Exception as error:      # a broken installation can raise anything
+        reason = " ".join(str(error).split())[:300]
+        print(f"error: {sys.executable}: {type(error).__name__}: {reason}; install requirements.txt there "
+              "(bash scripts/quickstart.sh makes .venv with it) or give another interpreter with PYTHON=",
+              file=sys.stderr)
+        sys.exit(2)
+    del mindspore, tokenizers
+
+
+def count_devices(target: str, folder: Path = Path("/dev")) -> int:
+    """Devices of this host that a run may use, as far as the driver's tool or its device files tell."""
+    found = len(list(folder.glob(DEVICE_FILES[target])))
+    if target == "GPU":
+        try:
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+            found = sum(line.startswith("GPU ") for line in listed.splitlines())
+        except (OSError, subprocess.SubprocessError):
+            pass
+    visible = os.environ.get(VISIBLE[target])
+    return found if visible is None else min(found, len([entry for entry in visible.split(",") if entry.strip()]))
+
+
+def check_devices(target: str, wanted: int) -> None:
+    """Refuse a run that wants more devices than there are; on CPU processes share the cores.
+
+    Raises:
+        InputError: too few devices.
+    """
+    if target != "CPU" and (found := count_devices(target)) < wanted:
+        raise InputError(f"--device_target {target}: {wanted} wanted, {found} found on this host (the environment "
+                         f"variable {VISIBLE[target]} counts as well); give fewer devices, or DEVICE_TARGET=CPU to "
+                         "run on the processor")
+
+
+def read_rank_table(path: Path, node_rank: int, nodes: int) -> list[tuple[int, int]]:
+    """Read which ranks run on which devices of one host.
+
+    Args:
+        path: rank table in the JSON of Huawei's HCCL tools.
+        node_rank: the host's number in it.
+        nodes: hosts that the run has.
+
+    Returns:
+        Rank and device of every process of the host.
+
+    Raises:
+        InputError: the file is missing, is no rank table, or its ranks are not 0, 1, 2, ...
+    """
+    table = read_json(path)
+    try:
+        servers = [[(int(device["rank_id"]), int(device["device_id"])) for device in server["device"]]
+                   for server in table["server_list"]]
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: no rank table ({type(error).__name__}: {error}): server_list[].device[] must have "
+                         "rank_id and device_id; make it with hccl_tools.py") from None
+    ranks = sorted(rank for server in servers for rank, _ in server)
+    if not ranks or ranks != list(range(len(ranks))):
+        raise InputError(f"{path}: its ranks are {ranks}; they must be 0, 1, 2, ... without gaps")
+    if len(servers) != nodes or len({len(server) for server in servers}) != 1:
+        raise InputError(f"{path}: {len(servers)} hosts with {[len(server) for server in servers]} devices; NNODES says"
+                         f" {nodes}, and all must have as many devices")
+    return sorted(servers[node_rank])
+
+
+def need(path: Path, flag: str, mend: str) -> None:
+    """Refuse a file that is missing.
+
+    Raises:
+        InputError: it is.
+    """
+    if not path.is_file():
+        raise InputError(f"--{flag} {path}: no such file; {mend}")
+
+
+def check_features(task: TaskConfig, split: str, args: argparse.Namespace) -> None:
+    """The converted features are whole, or else all is there that they are made of.
+
+    Raises:
+        InputError: neither.
+    """
+    from src.prepare import planned_conversion
+    from src.reader.storage import ConvertedFiles, open_converted
+
+    conversion = planned_conversion(task, split, args)
+    if ConvertedFiles(conversion.target).manifest.is_file() or conversion.target.is_file():
+        open_converted(conversion.target)
+    else:
+        conversion.check_inputs()
+
+
+def check_tables(args: argparse.Namespace) -> None:
+    """The concept vectors of every knowledge base in use are there."""
+    from src.build import wanted_bases
+
+    paths = {"wn": args.wn_concept_embedding_path, "nell": args.nell_concept_embedding_path}
+    for base in wanted_bases(args):
+        need(paths.get(base.name) or DataFolder(args.data_url).vectors(base), f"data_url {args.data_url}",
+             f"put the concept vectors of {base.label} there or train them with train_kb_embedding.py")
+
+
+def check_training(task: TaskConfig, args: argparse.Namespace) -> None:
+    """What run_KTNET_<task>.py will read; prints the folder of another training that would be in the way."""
+    if args.do_train:
+        check_features(task, "train", args)
+        check_tables(args)
+        need(args.bert_config_path, "bert_config_path", "make the encoder's files with src/bert_ms_format.py")
+        if args.init_checkpoint is None:
+            need(args.load_pretrain_checkpoint_path, "load_pretrain_checkpoint_path",
+                 "make it with src/bert_ms_format.py, or start from a KT-NET checkpoint with --init_checkpoint")
+    if args.init_checkpoint is not None:
+        need(args.init_checkpoint, "init_checkpoint", "give a KT-NET checkpoint")
+    if args.do_predict or args.do_val:
+        check_features(task, "dev", args)
+    folder = args.save_finetune_checkpoint_path.absolute()
+    if args.do_train and not args.resume and any(folder.glob("training_state*.json")):
+        if args.init_checkpoint is not None and folder in args.init_checkpoint.absolute().parents:
+            raise InputError(f"--init_checkpoint {args.init_checkpoint}: it belongs to the training in {folder}, where "
+                             "the new one would be; give another folder by --save_finetune_checkpoint_path")
+        print(folder)
+
+
+def check_evaluation(task: TaskConfig, args: argparse.Namespace) -> None:
+    """What run_KTNET_<task>_eval.py will read."""
+    need(args.load_checkpoint_path, "load_checkpoint_path", "training writes KTNET_*.ckpt below "
+                                                            "output/finetune_checkpoint")
+    check_features(task, "dev", args)
+
+
+def make_features(task: TaskConfig, args: argparse.Namespace) -> None:
+    """Convert what a training will read, where it is missing."""
+    from src.prepare import prepare_features
+
+    set_up_logging()
+    prepare_features(task, "train", args)
+    if args.do_predict or args.do_val:
+        prepare_features(task, "dev", args)
+
+
+def check_run(kind: str, options: argparse.Namespace) -> None:
+    """Check a training or an evaluation, or make its features."""
+    task = TASKS[options.task]
+    parser = evaluation_parser(task) if kind == "eval" else training_parser(task)
+    args = parser.parse_args(options.flags)
+    if not args.data_url.is_dir():
+        raise InputError(f"{args.data_url}: no such folder; DATAPATH is the data folder (see the README)")
+    fill_paths(args, task)
+    check_devices(args.device_target, options.devices)
+    if kind == "train":
+        check_training(task, args)
+    elif kind == "eval":
+        check_evaluation(task, args)
+    else:
+        make_features(task, args)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, check."""
+    parser = argparse.ArgumentParser(prog="check_launch.py", description=__doc__.split("\n")[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for kind in ("train", "eval", "features"):
+        run = kinds.add_parser(kind)
+        run.add_argument("task", choices=("squad", "record"))
+        run.add_argument("--devices", type=int, default=1, help="that the run takes on this host")
+        run.add_argument("flags", nargs=argparse.REMAINDER, help="-- and the flags of the script")
+    table = kinds.add_parser("rank_table")
+    table.add_argument("file", type=Path)
+    table.add_argument("--node_rank", type=int, default=0)
+    table.add_argument("--nodes", type=int, default=1)
+    given = list(sys.argv[1:] if argv is None else argv)
+    split = given.index("--") if "--" in given else len(given)
+    options = parser.parse_args(given[:split])
+    options.flags = given[split + 1:]
+    if options.kind == "rank_table":
+        for rank, device in read_rank_table(options.file, options.node_rank, options.nodes):
+            print(rank, device)
+        return
+    check_mindspore()
+    check_run(options.kind, options)
+
+
+if __name__ == "__main__":
+    run_main(main)
