@@ -1,0 +1,118 @@
+"""The parts of a step against NumPy: schedule, clipping, Adam with decoupled decay, moving average, loss scale."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+ms = pytest.importorskip("mindspore")
+from mindspore import Parameter, ParameterTuple, Tensor  # noqa: E402
+
+from src.dropout import POOL_ROWS, StatelessDropout, mask_pool  # noqa: E402
+from src.train_step import (  # noqa: E402
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    LOSS_SCALE_GROWTH_STEPS,
+    AdamUpdate,
+    LossScale,
+    MovingAverage,
+    StepOptions,
+    Updater,
+    learning_rate_at,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def graph_mode():
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+
+
+def make_parameters():
+    random = np.random.RandomState(1)
+    return ParameterTuple([Parameter(Tensor(random.randn(*shape).astype(np.float32)), name=name)
+                           for name, shape in (("weight", (5, 3)), ("bias", (3,)))])
+
+
+def reference_adam(weights, gradients, rate, decay, clip):
+    """Adam (Kingma and Ba, 2015, algorithm 1) with decay beside it (Loshchilov and Hutter, 2019), in float64."""
+    first = [np.zeros_like(weight) for weight in weights]
+    second = [np.zeros_like(weight) for weight in weights]
+    for step, parts in enumerate(gradients, 1):
+        norm = np.sqrt(sum((part ** 2).sum() for part in parts))
+        factor = min(1.0, clip / norm) if clip else 1.0
+        for i, part in enumerate(parts):
+            first[i] = BETA_1 * first[i] + (1 - BETA_1) * part * factor
+            second[i] = BETA_2 * second[i] + (1 - BETA_2) * (part * factor) ** 2
+            size = rate * np.sqrt(1 - BETA_2 ** step) / (1 - BETA_1 ** step)
+            weights[i] = weights[i] * (1 - rate * decay) - size * first[i] / (np.sqrt(second[i]) + EPSILON)
+    return weights
+
+
+@pytest.mark.parametrize(("decay", "clip"), [(0.0, 0.0), (0.01, 1.0), (0.5, 0.3)])
+def test_adam_decay_and_clipping(decay, clip):
+    parameters = make_parameters()
+    weights = [parameter.asnumpy().astype(np.float64) for parameter in parameters]
+    random = np.random.RandomState(2)
+    gradients = [[random.randn(*weight.shape) for weight in weights] for _ in range(4)]
+    update = AdamUpdate(parameters, StepOptions(decay, clip))
+    for parts in gradients:
+        norm = update(Tensor(0.1, ms.float32), tuple(Tensor(part * 8, ms.float32) for part in parts),
+                      Tensor(0.125, ms.float32))
+        assert norm.asnumpy() == pytest.approx(np.sqrt(sum((part ** 2).sum() for part in parts)), rel=1e-5)
+    for parameter, expected in zip(parameters, reference_adam(weights, gradients, 0.1, decay, clip), strict=True):
+        np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=2e-5, atol=2e-6)
+
+
+def test_schedule():
+    rates = [learning_rate_at(step, 100, 2.0, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
+    assert rates[10:] == pytest.approx([2.0 * (1 - step / 100) for step in range(10, 100)])
+    assert learning_rate_at(0, 3, 2.0, 0.0) == 2.0
+
+
+def test_moving_average():
+    parameters = make_parameters()
+    average = MovingAverage(parameters, 0.9)
+    assert all((average.corrected()[parameter.name].asnumpy() == parameter.asnumpy()).all() for parameter in parameters)
+    seen = []
+    for number in range(3):
+        parameters[0].set_data(Tensor(np.full((5, 3), number + 1.0, np.float32)))
+        average()
+        seen.append(number + 1.0)
+    weights = np.array([0.9 ** (2 - i) for i in range(3)])
+    assert average.corrected()["weight"].asnumpy()[0, 0] == pytest.approx((weights * seen).sum() / weights.sum())
+
+
+def test_an_overflow_changes_nothing_but_the_loss_scale():
+    parameters = make_parameters()
+    before = [parameter.asnumpy().copy() for parameter in parameters]
+    updater = Updater(parameters, StepOptions(0.01, 1.0, loss_scale=1024.0))
+    broken = (Tensor(np.full((5, 3), np.inf, np.float32)), Tensor(np.ones(3, np.float32)))
+    _, overflow = updater(Tensor(0.1, ms.float32), broken, Tensor(1024.0, ms.float32))
+    assert overflow.asnumpy() and updater.loss_scale.scale.asnumpy() == 512.0
+    assert all((parameter.asnumpy() == old).all() for parameter, old in zip(parameters, before, strict=True))
+    assert not any(moment.asnumpy().any() for moment in updater.update.first_moments)
+    good = (Tensor(np.ones((5, 3), np.float32)), Tensor(np.ones(3, np.float32)))
+    _, overflow = updater(Tensor(0.1, ms.float32), good, Tensor(512.0, ms.float32))
+    assert not overflow.asnumpy() and (parameters[0].asnumpy() != before[0]).all()
+
+
+def test_the_loss_scale_grows_after_a_run_of_good_steps():
+    scale = LossScale(8.0)
+    for _ in range(LOSS_SCALE_GROWTH_STEPS):
+        scale(Tensor(True))
+    assert scale.scale.asnumpy() == 16.0 and scale.good_steps.asnumpy() == 0
+    scale(Tensor(False))
+    assert scale.scale.asnumpy() == 8.0
+
+
+def test_dropout_depends_on_step_and_layer_alone():
+    rows = Tensor(np.ones((300, 40), np.float32))
+    dropout = StatelessDropout(0.25, 64, 1, 9)
+    first, again, later = (dropout(rows, Tensor(step, ms.int32)).asnumpy() for step in (3, 3, 4))
+    other = StatelessDropout(0.25, 64, 2, 9)(rows, Tensor(3, ms.int32)).asnumpy()
+    assert (first == again).all() and (first != later).any() and (first != other).any()
+    assert set(np.unique(first)) == {np.float32(0.0), np.float32(1 / 0.75)}
+    assert abs((first == 0).mean() - 0.25) < 0.02
+    assert len({row.tobytes() for row in first}) > 290          # rows draw masks of their own
+    assert mask_pool(0.25, 64, 9).shape == (POOL_ROWS, 64)
