@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from src.config import DataFolder, KnowledgeBase, TaskConfig, WindowConfig
-from src.reader.storage import open_converted
+from src.reader.storage import STORAGE_FORMAT, open_converted
 from utils.util import LOGGER, InputError, file_digest
 
-STEPS = {"wn": "wordnet"}     # knowledge base -> step of retrieve.py, where the names differ
+STEPS = {"wn": "wordnet", "nell": "nell"}     # knowledge base -> step of retrieve.py; others are one's own
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,15 @@ class Conversion:
 
     def mend(self, step: str) -> str:
         """The command that makes a token or retrieval file."""
-        return f"make it with: python retrieve.py --data_url {self.data.root} --step {step}"
+        more = ""
+        if step == "tokens" and self.vocab_path != self.data.bert() / "vocab.txt":
+            more = f" --{'uncased_' if self.lower_case else ''}vocab_path {self.vocab_path}"
+        return (f"make it with: python retrieve.py --data_url {self.data.root} --step {step} "
+                f"--dataset {self.task.name}{more}")
 
     def retrieval_mend(self, base: KnowledgeBase) -> str:
         """The command that makes the retrieval file of ``base``."""
-        return self.mend(STEPS.get(base.name, base.name))
+        return self.mend(STEPS.get(base.name, "own --kb_config FILE"))
 
     def input_files(self) -> dict[str, tuple[Path, str]]:
         """Every file that is read, by its role, with what to do when it is missing."""
@@ -95,7 +99,7 @@ class Conversion:
             manifest = open_converted(self.target)
             known = [{key: base[key] for key in ("name", "label", "max_concepts")}
                      for base in manifest["knowledge_bases"]]
-            if manifest["settings"] != self.settings() or known != self.knowledge():
+            if (manifest["format"], manifest["settings"], known) != (STORAGE_FORMAT, self.settings(), self.knowledge()):
                 return None
             if manifest["inputs"].keys() != stamps.keys():
                 return None

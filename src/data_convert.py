@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from src.conversion import Conversion
 from src.feature_stream import Part, Summary, stream_features
-from src.reader.storage import ConvertedFiles, largest_feature_bytes, stored_columns, stored_schema
+from src.reader.storage import STORAGE_FORMAT, ConvertedFiles, largest_feature_bytes, stored_columns, stored_schema
 from utils.util import LOGGER, InputError, write_json
 
-MANIFEST_FORMAT = 1
 BLOCK_BYTES = 1 << 20        # header and smallest page of a MindRecord file: room for millions of features
 
 
@@ -50,8 +49,7 @@ def convert_all(conversions: Sequence[Conversion], num_workers: int | None = Non
         else:
             LOGGER.info("%s: converted already, %d features (--force converts again)", conversion.target,
                         manifest["rows"])
-    streams = stream_features([conversions[number] for number in todo],
-                              num_workers or os.cpu_count() or 1)
+    streams = stream_features([conversions[number] for number in todo], num_workers or os.cpu_count() or 1)
     with contextlib.closing(streams):
         for number in todo:
             manifests[number] = _convert(conversions[number], stamps[number], streams)
@@ -87,7 +85,7 @@ def describe_conversion(conversion: Conversion, summary: Summary, inputs: dict[s
     bases = [{**base, "concepts": concepts, "vectors_md5": inputs[f"{base['name']} vectors"]["md5"]}
              for base, concepts in zip(conversion.knowledge(), summary.concepts, strict=True)]
     tally = summary.tally
-    return {"format": MANIFEST_FORMAT, "rows": tally.features, "settings": conversion.settings(),
+    return {"format": STORAGE_FORMAT, "rows": tally.features, "settings": conversion.settings(),
             "vocab_md5": inputs["vocabulary"]["md5"], "knowledge_bases": bases,
             "counts": {"questions": tally.questions, "features": tally.features, "skipped": dict(tally.skipped),
                        "dropped_windows": tally.dropped_windows},
@@ -183,5 +181,3 @@ def publish(written: ConvertedFiles, files: ConvertedFiles, manifest: Mapping[st
             os.fsync(data.fileno())
         os.replace(source, target)
     write_json(files.manifest, {**manifest, "files": sizes})
-
-

@@ -288,7 +288,7 @@ def test_what_is_not_the_same_is_done_again(data: DataFolder, change: str) -> No
 
 
 @pytest.mark.parametrize("damage", ["cut data", "no data", "cut index", "no index", "no lengths", "no table",
-                                    "no manifest", "broken manifest", "empty manifest"])
+                                    "no manifest", "broken manifest", "empty manifest", "newer manifest"])
 def test_damaged_files_are_refused(data: DataFolder, damage: str) -> None:
     conversion = small_data.conversion(data, split="dev")
     convert(conversion)
@@ -301,7 +301,8 @@ def test_damaged_files_are_refused(data: DataFolder, damage: str) -> None:
     elif how == "no":
         path.unlink()
     else:
-        path.write_text({"broken": "{", "empty": "{}"}[how])
+        newer = path.read_text().replace('"format": 1', '"format": 2')
+        path.write_text({"broken": "{", "empty": "{}", "newer": newer}[how])
     with pytest.raises(InputError, match=f"{path.name}.*"):
         open_converted(conversion.target)
 

@@ -210,6 +210,8 @@ def test_answers_narrow_to_their_pieces(tokenizer: BertTokenizer) -> None:
 def test_answer_without_pieces(tokenizer: BertTokenizer) -> None:
     passage = make_passage("the \u200b river", tokenizer)
     assert answer_pieces(Answer("\u200b", 4), passage, tokenizer) == NO_PIECES
+    # Inside a word that has pieces, the word stands for it.
+    assert answer_pieces(Answer("\u200b", 3), make_passage("The\u200b river", tokenizer), tokenizer) == (0, 0)
 
 
 class NoConcepts:

@@ -91,9 +91,6 @@ class FeatureBuilder:
             windows: sizes.
             lookups: one a knowledge base, in the order of the columns.
             split: "train" labels features with the answer's positions, "dev" with unique ids.
-
-        Raises:
-            InputError: a feature of this size has no room for a passage.
         """
         self._tokenizer, self._windows, self._lookups, self._split = tokenizer, windows, lookups, split
         self._next_id = FIRST_UNIQUE_ID
@@ -231,7 +228,7 @@ def answer_pieces(answer: Answer, passage: Passage, tokenizer: BertTokenizer) ->
     if last < first:
         return NO_PIECES
     pieces = tokenizer.analyse(wanted).pieces
-    for start in range(first, last - len(pieces) + 2):
+    for start in range(first, last - len(pieces) + 2) if pieces else ():
         if passage.analysis.pieces[start:start + len(pieces)] == pieces:
             return start, start + len(pieces) - 1
     return first, last

@@ -14,6 +14,7 @@ import numpy as np
 from src.config import DEV_LABELS, PADDING_CONCEPT, TRAIN_LABELS, KnowledgeBase, MemoryConfig, feature_columns
 from utils.util import InputError, read_json
 
+STORAGE_FORMAT = 1    # of the stored columns; a manifest names it
 TEXT = "text"     # name of the stored column with the word pieces
 
 
@@ -198,6 +199,9 @@ def open_converted(mindrecord: Path | str) -> dict[str, Any]:
     sizes = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(sizes, dict) or files.mindrecord.name not in sizes or "rows" not in manifest:
         raise InputError(f"{files.manifest}: not a manifest of converted features; {again}")
+    if manifest.get("format", STORAGE_FORMAT) != STORAGE_FORMAT:
+        raise InputError(f"{files.manifest}: features in format {manifest['format']}, this version reads "
+                         f"{STORAGE_FORMAT}; {again}")
     for name, size in sizes.items():
         path = files.mindrecord.with_name(name)
         if not path.is_file():
