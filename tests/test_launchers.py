@@ -1,0 +1,351 @@
+"""The launchers, in a copy of the repository whose path has a blank: mostly with a stand-in for Python."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from src.check_launch import count_devices, read_rank_table
+from tests import small_training
+from utils.util import InputError
+
+REPOSITORY = Path(__file__).parents[1]
+LOGS = {"run_squad_twomemory.sh": "output/train_squad.log", "run_record_twomemory.sh": "output/train_record.log",
+        "run_squad_twomemory_gpu.sh": "train_squad/train_squad.log",
+        "run_record_twomemory_gpu.sh": "train/train_record.log",
+        "run_squad_twomemory_distribute.sh": "output/train_squad.log",
+        "run_record_twomemory_distribute.sh": "output/train_record.log",
+        "run_squad_twomemory_distribute_gpu.sh": "train_parallel_squad/train_squad.log",
+        "run_record_twomemory_distribute_gpu.sh": "train_parallel/train_record.log",
+        "run_squad_eval.sh": "eval_squad.log", "run_squad_eval_gpu.sh": "eval_squad.log",
+        "run_record_eval.sh": "eval_record.log", "run_record_eval_gpu.sh": "eval_record.log"}
+# Writes down how it was called and does what STUB_DO says; CHECK=1 lets the launcher's checks be made by Python.
+STUB = """#!/usr/bin/env bash
+case $1 in
+    *check_launch.py)
+        if [[ ${CHECK:-0} == 1 || $2 == rank_table ]]; then exec REAL "$@"; fi
+        exit 0 ;;
+    -c) exec REAL "$@" ;;
+    -m) [[ ${MSRUN:-0} != 1 ]] || exec REAL "$@" ;;
+esac
+printf '%s\\n' "$@" >"$STUB_FOLDER/arguments-${RANK_ID:-0}"
+if [[ ${MS_ROLE:-} == MS_SCHED ]]; then exec sleep 60; fi
+eval "${STUB_DO:-:}"
+"""
+
+
+class Launchers:
+    """A copy of the repository's scripts and what is needed to call them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a copy"
+        self.caller = folder / "where the caller is"
+        self.notes = folder / "notes"
+        for path in (self.root, self.caller / "my data", self.notes):
+            path.mkdir(parents=True)
+        for name in ("scripts", "src", "utils"):
+            shutil.copytree(REPOSITORY / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for script in REPOSITORY.glob("run_KTNET_*.py"):
+            shutil.copy(script, self.root)
+        self.stub = folder / "stub python"
+        self.stub.write_text(STUB.replace("REAL", sys.executable), encoding="utf-8")
+        self.stub.chmod(0o755)
+        (self.caller / "a.ckpt").touch()
+        self.write_rank_table(range(2))
+
+    def write_rank_table(self, ranks: range) -> None:
+        """A rank table of one host."""
+        table = {"version": "1.0", "server_count": "1", "status": "completed", "server_list": [{
+            "server_id": "10.0.0.1", "device": [{"device_id": str(rank), "device_ip": "10.1.0.1", "rank_id": str(rank)}
+                                                for rank in ranks]}]}
+        (self.caller / "rank table.json").write_text(json.dumps(table), encoding="utf-8")
+
+    def environment(self, **values: str) -> dict[str, str]:
+        """Of a call."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MS_", "RANK_", "NODE"))}
+        return {**kept, "PYTHON": str(self.stub), "STUB_FOLDER": str(self.notes), "DEVICE_TARGET": "CPU",
+                "FOREGROUND": "1", **values}
+
+    def call(self, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a launcher from the caller's folder."""
+        return subprocess.run(["bash", str(self.root / "scripts" / name), *arguments], cwd=self.caller,
+                              env=self.environment(**environment), capture_output=True, text=True, timeout=300,
+                              check=False)
+
+    def usual(self, name: str) -> list[str]:
+        """Arguments that a launcher accepts."""
+        if "eval" in name:
+            return ["my data", "a.ckpt"]
+        if "distribute" in name:
+            return ["my data", "2" if "gpu" in name else "rank table.json"]
+        return ["my data"]
+
+    def arguments(self) -> list[str]:
+        """What the stand-in was last called with."""
+        return (self.notes / "arguments-0").read_text(encoding="utf-8").splitlines()
+
+    def made(self) -> set[str]:
+        """What a launcher has made in the copy."""
+        return {path.name for path in self.root.iterdir()} - {"scripts", "src", "utils", *(
+            script.name for script in REPOSITORY.glob("run_KTNET_*.py"))}
+
+
+@pytest.fixture
+def launchers(tmp_path: Path) -> Launchers:
+    return Launchers(tmp_path)
+
+
+def value_of(arguments: list[str], flag: str) -> str:
+    """The value that counts: the last one."""
+    return arguments[len(arguments) - 1 - arguments[::-1].index(flag) + 1]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_asks_for_its_arguments(launchers: Launchers, name: str) -> None:
+    result = launchers.call(name)
+    assert result.returncode == 2 and "DATAPATH" in result.stderr and result.stderr.count("\n") == 1
+    assert not launchers.made()
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_starts_the_right_script(launchers: Launchers, name: str) -> None:
+    result = launchers.call(name, *launchers.usual(name), "--", "--batch_size", "3", "--kb_config", "a b.json",
+                            LAUNCHER="ranktable" if name.endswith("distribute.sh") else "msrun",
+                            STUB_DO="echo from the script")
+    assert result.returncode == 0, result.stderr + result.stdout
+    arguments = launchers.arguments()
+    task = "squad" if "squad" in name else "record"
+    script = launchers.root / f"run_KTNET_{task}{'_eval' if 'eval' in name else ''}.py"
+    assert str(script) in arguments
+    assert value_of(arguments, "--device_target") == "CPU"
+    assert Path(value_of(arguments, "--data_url")) == launchers.caller / "my data"
+    assert arguments[-4:] == ["--batch_size", "3", "--kb_config", "a b.json"]
+    if "eval" in name:
+        assert Path(value_of(arguments, "--load_checkpoint_path")) == launchers.caller / "a.ckpt"
+    if "distribute" in name:
+        assert value_of(arguments, "--is_distribute") == "True" and value_of(arguments, "--device_num") == "2"
+    if name.endswith("distribute_gpu.sh"):
+        assert {"--worker_num=2", "--local_worker_num=2", "--join=True"} <= set(arguments)
+    else:
+        assert "from the script" in (launchers.root / LOGS[name]).read_text() and "from the script" in result.stdout
+    assert ("7e-5" in arguments) == (name == "run_record_twomemory_distribute.sh")
+
+
+def test_device_of_the_launcher(launchers: Launchers) -> None:
+    for name, device in (("run_squad_twomemory.sh", "Ascend"), ("run_squad_twomemory_gpu.sh", "GPU"),
+                         ("run_record_eval.sh", "Ascend"), ("run_record_eval_gpu.sh", "GPU")):
+        assert launchers.call(name, *launchers.usual(name), DEVICE_TARGET="").returncode == 0
+        assert value_of(launchers.arguments(), "--device_target") == device
+
+
+def test_earlier_logs_and_results_are_kept(launchers: Launchers) -> None:
+    results = launchers.root / "output" / "eval_squad"
+    for number in range(3):
+        launchers.call("run_squad_eval.sh", "my data", "a.ckpt",
+                       STUB_DO=f"echo run {number}; mkdir -p '{results}'; echo {number} >'{results}/predictions.json'")
+    logs = [launchers.root / name for name in ("eval_squad.1.log", "eval_squad.2.log", "eval_squad.log")]
+    assert [log.read_text() for log in logs] == ["run 0\n", "run 1\n", "run 2\n"]
+    folders = [results.with_name(name) for name in ("eval_squad.1", "eval_squad.2", "eval_squad")]
+    assert [(folder / "predictions.json").read_text() for folder in folders] == ["0\n", "1\n", "2\n"]
+
+
+def test_foreground_gives_the_scripts_exit_code(launchers: Launchers) -> None:
+    result = launchers.call("run_squad_twomemory.sh", "my data", STUB_DO="echo out; echo err >&2; exit 7")
+    assert result.returncode == 7
+    assert (launchers.root / "output" / "train_squad.log").read_text() == "out\nerr\n"
+
+
+def test_foreground_passes_signals_on(launchers: Launchers) -> None:
+    launcher = subprocess.Popen(["bash", str(launchers.root / "scripts" / "run_squad_twomemory.sh"), "my data"],
+                                cwd=launchers.caller, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                env=launchers.environment(STUB_DO='echo $$ >"$STUB_FOLDER/pid"; exec sleep 60'))
+    pid = launchers.notes / "pid"
+    wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(30) == 128 + signal.SIGTERM
+    assert not is_alive(int(pid.read_text()))
+
+
+def test_background_tells_pid_and_log(launchers: Launchers) -> None:
+    result = launchers.call("run_record_twomemory_gpu.sh", "my data", FOREGROUND="0",
+                            STUB_DO="echo at work; exec sleep 60")
+    assert result.returncode == 0
+    words = result.stdout.split()
+    pid = int(words[words.index("PID") + 1].rstrip(","))
+    log = launchers.root / "train" / "train_record.log"
+    try:
+        assert str(log) in result.stdout
+        wait_until(lambda: log.read_text() == "at work\n")
+        assert is_alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_two_stages(launchers: Launchers) -> None:
+    assert launchers.call("run_record_twomemory.sh", "my data", STAGE="freeze").returncode == 0
+    first = launchers.arguments()
+    wanted = {"--freeze": "True", "--epoch": "10", "--learning_rate": "3e-4", "--warmup_proportion": "0",
+              "--use_ema": "False"}
+    assert {flag: value_of(first, flag) for flag in wanted} == wanted
+    early = launchers.call("run_record_twomemory.sh", "my data", STAGE="full")
+    assert early.returncode == 2 and "STAGE=freeze first" in early.stderr
+    folder = Path(value_of(first, "--save_finetune_checkpoint_path"))
+    folder.mkdir(parents=True)
+    for age, name in enumerate(("KTNET_record-10_1.ckpt", "KTNET_record-9_1.ckpt", "KTNET_squad-1_1.ckpt")):
+        (folder / name).touch()
+        os.utime(folder / name, (1000 - 100 * age,) * 2)
+    assert launchers.call("run_record_twomemory.sh", "my data", STAGE="full").returncode == 0
+    second = launchers.arguments()
+    assert Path(value_of(second, "--init_checkpoint")).name == "KTNET_record-10_1.ckpt"
+    assert value_of(second, "--learning_rate") == "3e-5" and "--freeze" not in second
+    assert launchers.call("run_record_twomemory.sh", "my data", STAGE="half").returncode == 2
+
+
+# --- what the checks find --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield small_training.make_training_data(tmp_path_factory.mktemp("launch") / "tiny data").root
+
+
+@pytest.mark.parametrize("name, arguments, environment, words", [
+    ("run_squad_twomemory.sh", ["nowhere"], {}, "nowhere: no such folder"),
+    ("run_squad_twomemory.sh", ["my data"], {}, "train-v1.1.json: no such file"),
+    ("run_squad_twomemory.sh", ["DATA", "--", "--epochs", "3"], {}, "unrecognized arguments: --epochs"),
+    ("run_squad_twomemory.sh", ["DATA", "--", "--bert_config_path", "b.json"], {}, "b.json: no such file"),
+    ("run_squad_twomemory.sh", ["DATA"], {"STUB_PYTHON": "no-such-python"}, "no-such-python is no program"),
+    ("run_squad_twomemory_gpu.sh", ["DATA"], {"DEVICE_TARGET": ""}, "1 wanted, 0 found"),
+    ("run_squad_eval.sh", ["DATA", "b.ckpt"], {}, "b.ckpt: no such file"),
+    ("run_squad_twomemory_distribute.sh", ["DATA", "no table.json"], {}, "no table.json: no such file"),
+    ("run_squad_twomemory_distribute.sh", ["DATA", "a.ckpt"], {}, "a.ckpt: line 1, column 1: not JSON"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "many"], {}, "many is no number of devices"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"LAUNCHER": "hand"}, "use msrun, mpirun or ranktable"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"NNODES": "2"}, "MASTER_ADDR must be"),
+])
+def test_refused_before_anything_starts(launchers: Launchers, data: Path, name: str, arguments: list[str],
+                                        environment: dict[str, str], words: str) -> None:
+    environment = dict(environment)
+    if "STUB_PYTHON" in environment:
+        environment["PYTHON"] = environment.pop("STUB_PYTHON")
+    (launchers.caller / "bin").mkdir()
+    empty = launchers.caller / "bin" / "nvidia-smi"        # a driver that sees no GPU, wherever this runs
+    empty.write_text("#!/bin/sh\n", encoding="utf-8")
+    empty.chmod(0o755)
+    result = launchers.call(name, *(str(data) if word == "DATA" else word for word in arguments), CHECK="1",
+                            PATH=f"{empty.parent}:{os.environ['PATH']}", **environment)
+    assert result.returncode == 2
+    assert words in result.stderr and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not launchers.made() and not list(launchers.notes.iterdir())
+
+
+def test_devices_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\necho 'GPU 0: one (UUID: a)'\necho 'GPU 1: two (UUID: b)'\n", encoding="utf-8")
+    listing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert count_devices("GPU") == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert count_devices("GPU") == 1
+    for number in range(8):
+        (tmp_path / f"davinci{number}").touch()
+    (tmp_path / "davinci_manager").touch()
+    monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES", raising=False)
+    assert count_devices("Ascend", tmp_path) == 8
+
+
+def test_rank_tables(launchers: Launchers) -> None:
+    path = launchers.caller / "rank table.json"
+    assert read_rank_table(path, 0, 1) == [(0, 0), (1, 1)]
+    with pytest.raises(InputError, match="NNODES"):
+        read_rank_table(path, 0, 2)
+    launchers.write_rank_table(range(1, 3))
+    with pytest.raises(InputError, match=r"ranks are \[1, 2\]"):
+        read_rank_table(path, 0, 1)
+    path.write_text('{"server_list": [{"device": [{"rank_id": "0"}]}]}', encoding="utf-8")
+    with pytest.raises(InputError, match="no rank table"):
+        read_rank_table(path, 0, 1)
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", ["msrun", "ranktable"])
+def test_one_failure_ends_all(launchers: Launchers, launcher: str) -> None:
+    result = launchers.call(
+        "run_squad_twomemory_distribute.sh", "my data", "rank table.json", LAUNCHER=launcher, MSRUN="1",
+        STUB_DO='echo $$ >"$STUB_FOLDER/pid-$RANK_ID"; echo "here is $RANK_ID"; '
+                'if [[ $RANK_ID == 1 ]]; then sleep 3; echo the reason; exit 5; fi; exec sleep 60')
+    assert result.returncode == 5, result.stdout + result.stderr
+    assert "process 1 of 2 ended with code 5" in result.stdout and "the reason" in result.stdout
+    assert "here is 0" in result.stdout
+    assert not is_alive(int((launchers.notes / "pid-0").read_text()))
+    assert "here is 0" in (launchers.root / "output" / "train_squad_workers" / "worker_0.log").read_text()
+
+
+def test_stopping_the_launcher_stops_all(launchers: Launchers) -> None:
+    launcher = subprocess.Popen(
+        ["bash", str(launchers.root / "scripts" / "run_squad_twomemory_distribute_gpu.sh"), "my data", "2"],
+        cwd=launchers.caller, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=launchers.environment(MSRUN="1", STUB_DO='echo $$ >"$STUB_FOLDER/pid-$RANK_ID"; exec sleep 60'))
+    pids = [launchers.notes / f"pid-{rank}" for rank in range(2)]
+    wait_until(lambda: all(pid.exists() and pid.read_text().endswith("\n") for pid in pids))
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(60) != 0
+    wait_until(lambda: not any(is_alive(int(pid.read_text())) for pid in pids))
+
+
+# --- the real thing --------------------------------------------------------------------------------------------------
+
+
+def test_train_twice_and_evaluate(launchers: Launchers, data: Path) -> None:
+    flags = ["--", "--epoch", "1", "--batch_size", "8", "--buckets", "1", "--learning_rate", "0.003"]
+    for _ in range(2):
+        result = launchers.call("run_squad_twomemory_gpu.sh", str(data), *flags, PYTHON=sys.executable)
+        assert result.returncode == 0, result.stdout + result.stderr
+    output = launchers.root / "output"
+    checkpoint = output / "finetune_checkpoint" / "KTNET_squad-1_3.ckpt"
+    assert "epoch: 1 step: 3, loss is" in (launchers.root / "train_squad" / "train_squad.log").read_text()
+    assert checkpoint.is_file() and (output / "finetune_checkpoint.1" / checkpoint.name).is_file()
+    assert (launchers.root / "train_squad" / "train_squad.1.log").is_file()
+    result = launchers.call("run_squad_eval_gpu.sh", str(data), os.path.relpath(checkpoint, launchers.caller),
+                            PYTHON=sys.executable)
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads((launchers.root / "eval_squad.log").read_text().strip().splitlines()[-1])
+    assert figures == json.loads((output / "eval_squad" / "eval_result.json").read_text())
+
+
+def test_two_processes_train_together(launchers: Launchers, data: Path) -> None:
+    result = launchers.call("run_squad_twomemory_distribute_gpu.sh", str(data), "2", "--", "--epoch", "1",
+                            "--batch_size", "4", "--buckets", "1", PYTHON=sys.executable)
+    assert result.returncode == 0, result.stdout + result.stderr
+    log = (launchers.root / "train_parallel_squad" / "train_squad.log").read_text()
+    assert "epoch: 1 step: 3, loss is" in log
+    workers = launchers.root / "train_parallel_squad" / "train_squad_workers"
+    assert "epoch: 1 step: 3, loss is" in (workers / "worker_1.log").read_text()
+    assert (launchers.root / "output" / "finetune_checkpoint" / "KTNET_squad-1_3.ckpt").is_file()
