@@ -1,0 +1,271 @@
+"""Training end to end on a tiny network: what it leaves, repeats, resumes, accumulates and shares between processes."""
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ms = pytest.importorskip("mindspore")
+from src.batch_plan import choose_buckets  # noqa: E402
+from src.checkpoint import read_checkpoint  # noqa: E402
+from src.config import SQUAD  # noqa: E402
+from src.dataset import create_dev_dataset, create_train_dataset, feature_lengths  # noqa: E402
+from src.reader.logits import Logits  # noqa: E402
+from tests import small_training  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+LAST = "KTNET_squad-2_6.ckpt"           # 22 features in batches of 4: 6 steps an epoch
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return small_training.make_training_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def steady_data(tmp_path_factory):
+    """Without dropout: the same gradient however a batch is divided."""
+    return small_training.make_training_data(tmp_path_factory.mktemp("steady"), dropout=0.0)
+
+
+def command(script, flags):
+    return [sys.executable, str(ROOT / script), *flags]
+
+
+def run(script, flags, code=0):
+    result = subprocess.run(command(script, flags), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def train(data, output, **values):
+    return run("run_KTNET_squad.py", small_training.flags(data, output, **values))
+
+
+def weights(output, name=LAST):
+    stored = read_checkpoint(output / "finetune_checkpoint" / name)
+    return {key: value.asnumpy() for key, value in stored.items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained")
+    result = train(data, output, do_val=True, do_predict=True)
+    return output, result
+
+
+def test_what_a_training_leaves(trained):
+    output, result = trained
+    lines = [line for line in result.stderr.splitlines() if line.startswith("epoch:")]
+    assert len(lines) == 12 and lines[0].startswith("epoch: 1 step: 1, loss is ")
+    assert lines[-1].startswith("epoch: 2 step: 6, loss is ")
+    assert json.loads(result.stdout.splitlines()[-1]).keys() == {"exact_match", "f1"}
+    folder = output / "finetune_checkpoint"
+    assert {path.name for path in folder.iterdir()} == {
+        "KTNET_squad-1_6.ckpt", "KTNET_squad-1_6.json", LAST, "KTNET_squad-2_6.json", "KTNET_squad-best.ckpt",
+        "KTNET_squad-best.json", "training_state.ckpt", "training_state.json"}
+    records = [json.loads(line) for line in (output / "metrics_squad.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 13))
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert (output / "training_squad.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in output.glob("*.json")} == {
+        "predictions.json", "nbest_predictions.json", "eval_result.json", "options_squad.json"}
+    options = json.loads((output / "options_squad.json").read_text())
+    assert options["learning_rate"] == 0.003 and options["max_seq_len"] == 48
+
+
+def test_what_is_trained_and_what_is_not(data, trained):
+    stored = weights(trained[0])
+    start = {name: value.asnumpy() for name, value in read_checkpoint(data.bert() / "roberta.ckpt").items()}
+    moved = {name for name, value in start.items() if (stored[name] != value).any()}
+    assert moved == set(start)
+    assert not any(name.startswith("ema.embedding_") for name in stored)
+    assert np.abs(stored["embedding_wn.embedding_table"][0]).max() == 0.0
+    assert stored["embedding_wn.embedding_table"].any()
+    assert stored["TriLinearTwoTimeSelfAttentionLayer.weight_mul"].any()
+
+
+def test_a_frozen_encoder_stays_as_it_is(data, tmp_path):
+    train(data, tmp_path, epoch=1, freeze=True, use_ema=False, warmup_proportion=0)
+    stored = weights(tmp_path, "KTNET_squad-1_6.ckpt")
+    start = read_checkpoint(data.bert() / "roberta.ckpt")
+    assert all((stored[name] == value.asnumpy()).all() for name, value in start.items())
+    assert not any(name.startswith("ema.") for name in stored)
+    # The second stage starts from the first's checkpoint.
+    train(data, tmp_path / "second", epoch=1, buckets=1,
+          init_checkpoint=tmp_path / "finetune_checkpoint" / "KTNET_squad-1_6.ckpt")
+    assert (weights(tmp_path / "second", "KTNET_squad-1_6.ckpt")["dense1.weight"] != stored["dense1.weight"]).any()
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data, trained, tmp_path):
+    train(data, tmp_path / "again")
+    assert_same(weights(trained[0]), weights(tmp_path / "again"))
+    train(data, tmp_path / "other", random_seed=46, epoch=1)
+    other = weights(tmp_path / "other", "KTNET_squad-1_6.ckpt")
+    assert (other["dense1.weight"] != weights(trained[0], "KTNET_squad-1_6.ckpt")["dense1.weight"]).any()
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(data, trained, tmp_path):
+    generator = random.Random(5)
+    flags = small_training.flags(data, tmp_path, save_steps=1, resume=True)
+    kills = 0
+    for _ in range(40):
+        process = subprocess.Popen(command("run_KTNET_squad.py", flags), cwd=ROOT, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        # The first kills come while it trains or saves, whatever the speed of the machine: after some log lines.
+        wanted = generator.randint(1, 4) if kills < 5 else 10 ** 6
+        seen = 0
+        for line in process.stderr:
+            seen += line.startswith(("epoch:", "saved"))
+            if seen >= wanted:
+                time.sleep(generator.random() * 0.05)
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+        process.stderr.read()
+        if process.wait() == 0:
+            break
+        for path in (tmp_path / "finetune_checkpoint").glob("*.ckpt"):
+            read_checkpoint(path)                                  # none is ever unreadable
+    else:
+        pytest.fail("the training never came to its end")
+    assert kills >= 5
+    assert_same(weights(trained[0]), weights(tmp_path))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics_squad.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 13))
+
+
+def test_a_second_training_over_the_first_is_refused(data, trained, tmp_path):
+    output = tmp_path / "copy"
+    shutil.copytree(trained[0], output)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    result = run("run_KTNET_squad.py", small_training.flags(data, output), code=2)
+    assert "holds a training already" in result.stderr and "Traceback" not in result.stderr
+    result = run("run_KTNET_squad.py", small_training.flags(data, output, resume=True, learning_rate=0.1), code=2)
+    assert "learning_rate" in result.stderr.splitlines()[-1]
+    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+
+def test_accumulated_batches_give_the_update_of_one_large_batch(steady_data, tmp_path):
+    train(steady_data, tmp_path / "large", batch_size=8, epoch=1)
+    train(steady_data, tmp_path / "parts", batch_size=4, accumulation_steps=2, epoch=1)
+    large, parts = (weights(tmp_path / name, "KTNET_squad-1_3.ckpt") for name in ("large", "parts"))
+    for name, value in large.items():
+        np.testing.assert_allclose(parts[name], value, atol=1e-5, err_msg=name)
+
+
+def test_two_processes_give_the_weights_of_one_with_twice_the_batch(steady_data, tmp_path):
+    steps = {"epoch": 7}                                            # 7 x 3 = 21 steps
+    train(steady_data, tmp_path / "one", batch_size=8, **steps)
+    script = shutil.which("msrun", path=str(Path(sys.executable).parent))
+    assert script, "msrun comes with mindspore"
+    flags = small_training.flags(steady_data, tmp_path / "two", batch_size=4, is_distribute=True, device_num=2, **steps)
+    result = subprocess.run(
+        [script, "--worker_num=2", "--local_worker_num=2", f"--master_port={random.randint(20000, 40000)}",
+         f"--log_dir={tmp_path / 'logs'}", "--join=True", str(ROOT / "run_KTNET_squad.py"), *flags],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    logs = "".join(path.read_text() for path in (tmp_path / "logs").glob("worker_*.log"))
+    assert result.returncode == 0, result.stdout + result.stderr + logs
+    one, two = (weights(tmp_path / name, "KTNET_squad-7_3.ckpt") for name in ("one", "two"))
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
+
+
+def test_evaluation_does_not_depend_on_batches_and_buckets(data, trained, tmp_path):
+    checkpoint = trained[0] / "finetune_checkpoint" / LAST
+    results = []
+    for number, values in enumerate(({"batch_size": 1, "buckets": 1}, {"batch_size": 3, "buckets": 3},
+                                     {"batch_size": 2, "save_logits": tmp_path / "logits.npz"})):
+        flags = {"device_target": "CPU", "data_url": data.root, "checkpoints": tmp_path / str(number),
+                 "load_checkpoint_path": checkpoint} | values
+        run("run_KTNET_squad_eval.py", [part for name, value in flags.items() for part in (f"--{name}", str(value))])
+        results.append([(tmp_path / str(number) / name).read_bytes() for name in ("predictions.json",
+                                                                                  "eval_result.json")])
+    assert results[0] == results[1] == results[2]
+    logits = Logits.load(tmp_path / "logits.npz")
+    assert len(logits) == 2 and logits.start_logits.shape == (2, small_training.WINDOWS.max_seq_len)
+    # The moving average was evaluated: the weights themselves give other logits.
+    flags |= {"checkpoints": tmp_path / "raw", "use_ema": False, "save_logits": tmp_path / "raw.npz"}
+    run("run_KTNET_squad_eval.py", [part for name, value in flags.items() for part in (f"--{name}", str(value))])
+    assert (Logits.load(tmp_path / "raw.npz").start_logits != logits.start_logits).any()
+
+
+def test_batches_of_the_dataset(data):
+    path = data.mindrecord(SQUAD, "train")
+    lengths = feature_lengths(path)
+    buckets = choose_buckets(lengths, 48, 2)
+    starts, seen = [], 0
+    for rank in range(2):
+        dataset = create_train_dataset(path, device_num=2, rank=rank, batch_size=4, buckets=buckets)
+        for batch in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
+            assert batch["src_ids"].shape[1] in buckets and batch["src_ids"].shape[0] == 4
+            assert batch["wn_concept_ids"].shape == (4, batch["src_ids"].shape[1], 49, 1)
+            assert (batch["start_positions"] <= batch["end_positions"]).all()
+            assert {name: column.dtype.name for name, column in batch.items()} == {
+                "input_mask": "float32", **dict.fromkeys(list(batch)[1:], "int32")}
+            picked = batch["src_ids"][np.arange(4)[:, None], batch["start_positions"]]
+            assert (picked > 3).all()                               # an answer begins at a word piece, no special token
+            starts.append(batch["start_positions"])
+            seen += 4
+    assert seen == 24 and len(starts) == 6
+    whole = create_dev_dataset(data.mindrecord(SQUAD, "dev"), batch_size=4, max_seq_len=48)
+    ids = np.concatenate([batch["unique_id"] for batch in whole.create_dict_iterator(num_epochs=1, output_numpy=True)])
+    assert ids.ravel().tolist() == [1000000000, 1000000001]
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    ({"max_seq_len": 64}, "--max_seq_len 64"),
+    ({"do_lower_case": True}, "--do_lower_case True"),
+    ({"doc_stride": 20}, "--doc_stride 20"),
+    ({"load_pretrain_checkpoint_path": "nowhere.ckpt"}, "nowhere.ckpt"),
+    ({"bert_config_path": "nowhere.json"}, "nowhere.json"),
+    ({"is_modelarts": True, "save_url": "obs://there"}, "moxing"),
+    ({"learning_rate": "fast"}, "--learning_rate"),
+    ({"device_target": "TPU"}, "--device_target"),
+    ({"no_such_flag": 1}, "--no_such_flag"),
+])
+def test_bad_input_is_one_line(data, tmp_path, flags, words):
+    result = run("run_KTNET_squad.py", small_training.flags(data, tmp_path / "out", **flags), code=2)
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: ") and words in line and "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_checkpoint_of_other_sizes_and_a_cut_one(data, trained, tmp_path):
+    whole = trained[0] / "finetune_checkpoint" / LAST
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(whole.read_bytes()[:-1000])
+    other = tmp_path / "other.ckpt"
+    shutil.copy(whole, other)
+    sizes = json.loads((data.bert() / "bert_config.json").read_text())
+    (tmp_path / "bert_config.json").write_text(json.dumps({**sizes, "hidden_size": 64}))
+    for checkpoint, words in ((cut, str(cut)), (tmp_path / "none.ckpt", "none.ckpt"), (other, "is [")):
+        result = run("run_KTNET_squad_eval.py", [
+            "--device_target", "CPU", "--data_url", str(data.root), "--checkpoints", str(tmp_path / "out"),
+            "--load_checkpoint_path", str(checkpoint),
+            "--bert_config_path", str(tmp_path / "bert_config.json")], code=2)
+        assert words in result.stderr.strip().splitlines()[-1] and "Traceback" not in result.stderr
+    assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+@pytest.mark.parametrize("bases", [{"use_nell": False}, {"use_wordnet": False, "use_nell": False}])
+def test_ablations(data, tmp_path, bases):
+    train(data, tmp_path, epoch=1, do_predict=True, **bases)
+    stored = weights(tmp_path, "KTNET_squad-1_6.ckpt")
+    assert any("wn" in name for name in stored) == bases.get("use_wordnet", True)
+    assert any("nell" in name for name in stored) == bases.get("use_nell", True)
