@@ -179,8 +179,8 @@ class Updater(nn.Cell):
         return norm, ops.logical_not(finite)
 
 
-class TrainStep(nn.Cell):
-    """Gradient and update in one graph.
+class GradientStep(nn.Cell):
+    """What every step has: a gradient and something to update with it.
 
     Args:
         network: backbone with its loss.
@@ -189,9 +189,13 @@ class TrainStep(nn.Cell):
 
     def __init__(self, network: KTNETWithLoss, options: StepOptions) -> None:
         super().__init__(auto_prefix=False)
-        parameters = ParameterTuple(network.trainable_params())
-        self.gradients = Gradients(network, parameters, options.devices)
-        self.updater = Updater(parameters, options)
+        self.parameters = ParameterTuple(network.trainable_params())
+        self.gradients = Gradients(network, self.parameters, options.devices)
+        self.updater = Updater(self.parameters, options)
+
+
+class TrainStep(GradientStep):
+    """Gradient and update in one graph."""
 
     def construct(self, learning_rate: Tensor, step: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Train on one batch.
@@ -210,21 +214,13 @@ class TrainStep(nn.Cell):
         return loss / scale, norm, overflow, scale
 
 
-class AccumulateStep(nn.Cell):
-    """Adds the gradient of one part of a batch to a sum; :class:`ApplyStep` updates with the sum.
-
-    Args:
-        network: backbone with its loss.
-        options: of the recipe.
-    """
+class AccumulateStep(GradientStep):
+    """Adds the gradient of one part of a batch to a sum; :class:`ApplyStep` updates with the sum."""
 
     def __init__(self, network: KTNETWithLoss, options: StepOptions) -> None:
-        super().__init__(auto_prefix=False)
-        parameters = ParameterTuple(network.trainable_params())
-        self.gradients = Gradients(network, parameters, options.devices)
-        self.updater = Updater(parameters, options)
-        self.sums = zeros_like(parameters, "gradient_sum")
-        self.count = len(parameters)
+        super().__init__(network, options)
+        self.sums = zeros_like(self.parameters, "gradient_sum")
+        self.count = len(self.parameters)
 
     def construct(self, step: Tensor, *columns: Tensor) -> Tensor:
         """Take one part in (arguments as for :class:`TrainStep`); give its loss, a float32 scalar."""

@@ -38,26 +38,25 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
 
 
-def positive_int(text: str) -> int:
-    """Read a whole number of at least 1."""
+def whole_number(text: str, least: int) -> int:
+    """Read a whole number of at least ``least``."""
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
     return value
+
+
+def positive_int(text: str) -> int:
+    """Read a whole number of at least 1."""
+    return whole_number(text, 1)
 
 
 def non_negative_int(text: str) -> int:
     """Read a whole number of at least 0."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return value
+    return whole_number(text, 0)
 
 
 def non_negative_float(text: str) -> float:
