@@ -1,0 +1,183 @@
+"""The quickstart's sample is consistent, its knowledge can be retrieved, and its environment is made only once."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retrieve
+from examples.quickstart import show_answers, toy_wordnet
+from src.config import NELL, RECORD, SPLITS, SQUAD, WORDNET, DataFolder
+from src.knowledge.concepts import read_concept_vectors
+from src.knowledge.formats import read_mapping, read_records
+from src.knowledge.wordnet_db import WordNet
+from src.reader.record_twomemory import read_examples as read_record
+from src.reader.squad_twomemory import read_examples as read_squad
+
+REPOSITORY = Path(__file__).parents[1]
+SAMPLE = REPOSITORY / "examples" / "quickstart"
+FOLDER = DataFolder(SAMPLE)
+WORDS_OF_A_FEATURE = 90        # the quickstart's features have 128 word pieces, special ones included
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """A copy of the sample with the toy dictionary in WordNet's layout, as scripts/quickstart.sh makes it."""
+    root = tmp_path_factory.mktemp("quickstart")
+    for name in ("SQuAD", "ReCoRD", "KB_embeddings", "raw"):
+        shutil.copytree(SAMPLE / name, root / name)
+    toy_wordnet.main([str(SAMPLE / "toy_wordnet.json"), str(root / "nltk" / "corpora" / "wordnet")])
+    return DataFolder(root)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("task, read", [(SQUAD, read_squad), (RECORD, read_record)])
+def test_answers_stand_in_their_passages(split: str, task: Any, read: Any) -> None:
+    examples = list(read(FOLDER.dataset_json(task, split), split))
+    assert len(examples) >= (8 if split == "dev" else 20)
+    assert len({example.id for example in examples}) == len(examples)
+    for example in examples:
+        assert example.answers
+        for answer in example.answers:
+            assert example.passage[answer.start:answer.start + len(answer.text)] == answer.text
+            assert task is SQUAD or answer.text in example.entities
+        assert len((example.passage + " " + example.question).split()) <= WORDS_OF_A_FEATURE
+
+
+def test_train_and_dev_share_no_question() -> None:
+    for task, read in ((SQUAD, read_squad), (RECORD, read_record)):
+        asked = [{(example.passage, example.question) for example in read(FOLDER.dataset_json(task, split), split)}
+                 for split in SPLITS]
+        assert not asked[0] & asked[1]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_tagged_file_is_the_data_set_with_its_entities(split: str) -> None:
+    plain = FOLDER.dataset_json(SQUAD, split)
+    tagged = json.loads((SAMPLE / "raw" / (plain.stem + ".tagged.json")).read_text(encoding="utf-8"))
+    for article in tagged["data"]:
+        for paragraph in article["paragraphs"]:
+            texts = [(paragraph["context"], paragraph.pop("context_entities"))]
+            texts += [(question["question"], question.pop("question_entities")) for question in paragraph["qas"]]
+            for text, entities in texts:
+                assert all(text[entity["start"]:entity["end"] + 1] == entity["text"] for entity in entities)
+            assert texts[0][1], "a context without a single entity"
+    assert tagged == json.loads(plain.read_text(encoding="utf-8"))
+
+
+def test_every_concept_has_a_vector_and_is_found(data: DataFolder) -> None:
+    wordnet = WordNet(data.root / "nltk" / "corpora" / "wordnet")
+    names, vectors = read_concept_vectors(data.vectors(WORDNET))
+    assert all(wordnet.locate(name) for name in names) and abs(vectors).max() < 2
+    source = json.loads((SAMPLE / "toy_wordnet.json").read_text(encoding="utf-8"))
+    in_dictionary = {wordnet.name(part, offset) for part, synsets in source["synsets"].items() for synset in synsets
+                     for word in synset.split() for offset in wordnet.offsets(word, part)}
+    assert in_dictionary == set(names)
+    rows = (SAMPLE / "raw" / "NELL.toy.esv.csv").read_text(encoding="utf-8").splitlines()[1:]
+    categories, nell_vectors = read_concept_vectors(data.vectors(NELL))
+    assert {row.split("\t")[2] for row in rows} == set(categories)
+    assert vectors.shape[1] == nell_vectors.shape[1] and abs(nell_vectors).max() < 2
+
+
+def test_retrieval_finds_the_toy_knowledge(data: DataFolder) -> None:
+    characters = sorted({character for path in data.root.rglob("*.json") for character in path.read_text("utf-8")
+                         if not character.isspace()})
+    vocabulary = data.root / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *characters,
+                                     *("##" + character for character in characters)]) + "\n", encoding="utf-8")
+    retrieve.main(["--data_url", str(data.root), "--vocab_path", str(vocabulary),
+                   "--uncased_vocab_path", str(vocabulary)])
+    for task, least in ((SQUAD, 190), (RECORD, 100)):
+        synsets = read_mapping(data.retrieved(WORDNET, task, "train"))
+        assert len(synsets) >= least        # words with a concept, of about 390 and 320
+        assert synsets["found"] == ["__found_VB_1", "__find_VB_1"]      # an irregular form and a verb of its own
+        for split in SPLITS:
+            questions = list(read_records(data.retrieved(NELL, task, split)))
+            known = [entity for question in questions for entity in question["document_entities"]
+                     if entity["retrieved_concepts"]]
+            assert len(known) > 0.9 * sum(len(question["document_entities"]) for question in questions)
+    assert read_mapping(data.retrieved(WORDNET, SQUAD, "train"))["mice"] == ["__mouse_NN_1"]
+
+
+def test_answers_are_shown_beside_gold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps({"sample-dev-001": "the Henrik Dale", "sample-dev-002": "1955"}), "utf-8")
+    show_answers.main([str(FOLDER.dataset_json(SQUAD, "dev")), str(predictions), "--limit", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("* Who built") and "the Henrik Dale" in lines[1]
+    assert lines[2].startswith("  When was") and "1692" in lines[2] and "1955" in lines[2]
+    assert "13 more" in lines[3]
+
+
+# --- scripts/environment.sh -------------------------------------------------------------------------------------------
+
+PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    *"version_info[:2]"*) echo VERSION ;;
+    *"sys.exit(not"*) exit 0 ;;
+    *ensurepip*) exit VENV ;;
+    --version) echo "Python VERSION" ;;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m pip "*) echo "$*" >>"$NOTES"; exit "${PIP:-0}" ;;
+esac
+"""
+
+
+def make_python(path: Path, version: str, venv: int = 0) -> None:
+    path.write_text(PYTHON.replace("VERSION", version).replace("VENV", str(venv)), encoding="utf-8")
+    path.chmod(0o755)
+
+
+def environment(tmp_path: Path, command: str, **values: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of environment.sh where only the Pythons in tmp_path/bin are to be found."""
+    for tool in ("bash", "grep", "basename", "cksum", "cp", "mkdir", "touch"):
+        link = tmp_path / "bin" / tool
+        if not link.exists():
+            link.symlink_to(str(shutil.which(tool)))
+    return subprocess.run(["bash", "-c", f"set -euo pipefail; source '{REPOSITORY}/scripts/environment.sh'; {command}"],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+                          env={"PATH": str(tmp_path / "bin"), "NOTES": str(tmp_path / "notes"),
+                               "HOME": os.environ.get("HOME", "/"), **values})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    for name in ("requirements.txt", "requirements-encoder.txt"):
+        (tmp_path / name).write_text(f"# {name}\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_a_python_that_will_do_is_found(folder: Path) -> None:
+    none = environment(folder, "find_new_python")
+    assert none.returncode == 2 and "3.10, 3.11 or 3.12" in none.stderr
+    make_python(folder / "bin" / "python3", "3.13")
+    make_python(folder / "bin" / "python3.12", "3.12", venv=1)
+    lacking = environment(folder, "find_new_python")
+    assert lacking.returncode == 2 and "python3.12-venv" in lacking.stderr and "python3 (3.13)" in lacking.stderr
+    make_python(folder / "bin" / "python3.10", "3.10")
+    assert environment(folder, 'find_new_python; echo "$NEW_PYTHON"').stdout == "python3.10\n"
+    make_python(folder / "bin" / "python3.11", "3.11")
+    assert environment(folder, 'find_new_python; echo "$NEW_PYTHON"').stdout == "python3.11\n"
+
+
+def test_requirements_are_installed_once(folder: Path) -> None:
+    make_python(folder / "bin" / "python3.11", "3.11")
+    command = 'make_environment "$PWD" requirements.txt requirements-encoder.txt'
+    failing = environment(folder, command, PIP="1")
+    assert failing.returncode == 2 and "pip could not install" in failing.stderr
+    notes = folder / "notes"
+    notes.unlink()
+    for _ in range(2):
+        assert environment(folder, command).returncode == 0
+    calls = notes.read_text(encoding="utf-8").splitlines()
+    assert [call.split()[-1] for call in calls] == ["requirements.txt", "requirements-encoder.txt"]
+    assert ["--no-deps" in call for call in calls] == [False, True]
+    (folder / "requirements.txt").write_text("# another\n", encoding="utf-8")
+    assert environment(folder, command).returncode == 0
+    assert notes.read_text(encoding="utf-8").count("\n") == 3
