@@ -1,0 +1,43 @@
+"""The memory estimate: its counts against the network's, and what it says when memory is short."""
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from src.config import BertConfig, KTNetConfig, MemoryConfig
+from src.memory_estimate import check_memory, count_weights, estimate_training_memory
+from tests.reference import TINY, parameter_shapes
+from utils.util import InputError
+
+MEMORIES = (MemoryConfig("wn", 40944, 112, 49), MemoryConfig("nell", 288, 112, 27))
+LARGE = KTNetConfig(BertConfig(28996, 1024, 24, 16, 4096), MEMORIES)
+MINILM = KTNetConfig(BertConfig(30522, 384, 6, 12, 1536), MEMORIES)
+
+
+@pytest.mark.parametrize("config", [TINY, LARGE, MINILM, dataclasses.replace(MINILM, memories=())])
+def test_weights_are_those_of_the_network(config):
+    shapes = parameter_shapes(config)
+    tables = {name: math.prod(shape) for name, shape in shapes.items() if name.startswith("embedding_")}
+    weights = {name: math.prod(shape) for name, shape in shapes.items() if name not in tables}
+    assert count_weights(config) == (sum(weights.values()), sum(tables.values()))
+
+
+@pytest.mark.parametrize(("config", "batch", "buckets", "measured"), [
+    (LARGE, 1, (384,), 11.7e9), (LARGE, 2, (384,), 17.7e9), (MINILM, 8, (160, 208, 272, 384), 8.4e9)])
+def test_estimates_are_near_measured_peaks(config, batch, buckets, measured):
+    use_ema = config is MINILM
+    estimate = estimate_training_memory(config, batch, buckets, use_ema, accumulates=False, frozen=False)
+    assert estimate.total == pytest.approx(measured, rel=0.15)
+
+
+def test_too_little_memory_is_refused_with_advice():
+    estimate = estimate_training_memory(LARGE, 8, (384,), use_ema=True, accumulates=False, frozen=False)
+    with pytest.raises(InputError, match=r"--batch_size.*--force_memory True"):
+        check_memory(estimate, 24e9, force=False)
+    check_memory(estimate, 24e9, force=True)
+    check_memory(estimate, None, force=False)
+    less = estimate_training_memory(LARGE, 1, (384,), use_ema=False, accumulates=False, frozen=True)
+    check_memory(less, 24e9, force=False)
+    assert less.total < estimate.total / 4
