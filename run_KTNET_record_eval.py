@@ -4,14 +4,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from src.config import RECORD
-from utils.args import evaluation_parser, fill_paths
+from utils.args import evaluation_parser
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, evaluate."""
     args = evaluation_parser(RECORD).parse_args(argv)
-    fill_paths(args, RECORD)
     set_up_logging()
     from src.train import run_evaluation  # MindSpore takes seconds to import: not for --help and wrong flags
     run_evaluation(RECORD, args)

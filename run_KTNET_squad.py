@@ -4,14 +4,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from src.config import SQUAD
-from utils.args import fill_paths, training_parser
+from utils.args import training_parser
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, evaluate when asked."""
     args = training_parser(SQUAD).parse_args(argv)
-    fill_paths(args, SQUAD)
     set_up_logging()
     from src.train import run_training  # MindSpore takes seconds to import: not for --help and wrong flags
     run_training(SQUAD, args)

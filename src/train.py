@@ -27,6 +27,7 @@ from src.reader.storage import ConvertedFiles
 from src.train_log import StepRecord, TrainingLog, plot_training
 from src.train_state import TrainingState, fixed_settings
 from src.train_step import AccumulateStep, ApplyStep, MovingAverage, StepOptions, TrainStep, learning_rate_at
+from utils.args import fill_paths
 from utils.device import Devices, set_up_device
 from utils.modelarts import fetch_data, send_results
 from utils.util import LOGGER, InputError, file_digest, write_json
@@ -112,7 +113,7 @@ class Trainer:
                 self.save(epoch, validate=args.do_val)
         if self.devices.is_first:
             plot_training(metrics, args.checkpoints / f"training_{self.task.name}.png", f"KT-NET on {self.task.folder}")
-        return checkpoints_in(args.save_finetune_checkpoint_path, self.task.name)[-1]
+        return self.checkpoint_path(args.epoch - 1)     # by name: another process may still be writing it
 
     def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:
         """One step: a batch, or as many as are accumulated, and an update."""
@@ -141,13 +142,18 @@ class Trainer:
         self.step += 1
         return record
 
+    def checkpoint_path(self, epoch: int) -> Path:
+        """Where the checkpoint of this step belongs."""
+        name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.steps_per_epoch}.ckpt"
+        return self.args.save_finetune_checkpoint_path / name
+
     def save(self, epoch: int, validate: bool = False) -> None:
         """Write KTNET_{task}-{epoch}_{step}.ckpt and the state to resume from; drop the oldest checkpoints."""
         if not self.devices.is_first:
             return
         args = self.args
         folder = args.save_finetune_checkpoint_path
-        path = folder / f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.steps_per_epoch}.ckpt"
+        path = self.checkpoint_path(epoch)
         self.write(path)
         if validate:
             self.validate(path, folder / f"KTNET_{self.task.name}-best.ckpt")
@@ -213,6 +219,7 @@ def evaluate_checkpoint(task: TaskConfig, args: argparse.Namespace, checkpoint: 
 def run_training(task: TaskConfig, args: argparse.Namespace) -> None:
     """What run_KTNET_{task}.py does: --do_train, then --do_predict."""
     fetch_data(args)
+    fill_paths(args, task)
     checkpoint = args.init_checkpoint
     if args.do_train:
         checkpoint = train(task, args)
@@ -228,6 +235,7 @@ def run_training(task: TaskConfig, args: argparse.Namespace) -> None:
 def run_evaluation(task: TaskConfig, args: argparse.Namespace) -> None:
     """What run_KTNET_{task}_eval.py does."""
     fetch_data(args)
+    fill_paths(args, task)
     set_up_device(args)
     evaluate_checkpoint(task, args, args.load_checkpoint_path, args.checkpoints)
     send_results(args)

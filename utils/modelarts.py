@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ def fetch_data(args: argparse.Namespace) -> None:
         return
     if not args.save_url:
         raise InputError("--is_modelarts True: give --save_url, the place for the results")
-    _moxing().file.copy_parallel(str(args.data_url).replace("obs:/", "obs://").replace(":///", "://"), str(LOCAL_DATA))
-    LOGGER.info("copied %s to %s", args.data_url, LOCAL_DATA)
+    source = re.sub(r"^(\w+):/+", r"\1://", str(args.data_url))      # a Path has folded the two strokes of obs://
+    _moxing().file.copy_parallel(source, str(LOCAL_DATA))
+    LOGGER.info("copied %s to %s", source, LOCAL_DATA)
     args.data_url = LOCAL_DATA
 
 
