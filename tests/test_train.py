@@ -246,6 +246,19 @@ def test_bad_input_is_one_line(data, tmp_path, flags, words):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_an_encoder_too_short_and_an_output_that_cannot_be_written(data, tmp_path):
+    sizes = json.loads((data.bert() / "bert_config.json").read_text())
+    short = tmp_path / "short.json"
+    short.write_text(json.dumps({**sizes, "max_position_embeddings": 40}))
+    for flags, words in (({"bert_config_path": short}, "has only 40 positions"),
+                         ({"checkpoints": short / "below_a_file"}, str(short))):
+        chosen = small_training.flags(data, **{"output": tmp_path / "out"} | flags)
+        result = run("run_KTNET_squad.py", chosen, code=2)
+        line = result.stderr.strip().splitlines()[-1]
+        assert line.startswith("error: ") and words in line and "Traceback" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["short.json"]
+
+
 def test_a_checkpoint_of_other_sizes_and_a_cut_one(data, trained, tmp_path):
     whole = trained[0] / "finetune_checkpoint" / LAST
     cut = tmp_path / "cut.ckpt"

@@ -25,7 +25,7 @@ def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Seq
     """
     try:
         main(argv)
-    except (InputError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+    except (InputError, OSError) as error:      # OSError: a file that cannot be read or written, a full disk
         if os.environ.get("KTNET_DEBUG") == "1":
             raise
         print(f"error: {describe(error)}", file=sys.stderr)
@@ -37,7 +37,7 @@ def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Seq
 
 def describe(error: BaseException) -> str:
     """The error in one line."""
-    if isinstance(error, OSError) and not isinstance(error, InputError) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}".replace("\n", " ")
     return " ".join(str(error).split("\n"))
 
