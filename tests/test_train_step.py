@@ -8,6 +8,7 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Parameter, ParameterTuple, Tensor  # noqa: E402
 
 from src.dropout import POOL_ROWS, StatelessDropout, mask_pool  # noqa: E402
+from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
 from src.train_step import (  # noqa: E402
     BETA_1,
     BETA_2,
@@ -17,9 +18,11 @@ from src.train_step import (  # noqa: E402
     LossScale,
     MovingAverage,
     StepOptions,
+    TrainStep,
     Updater,
     learning_rate_at,
 )
+from tests.reference import TINY, random_columns, random_parameters  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -116,3 +119,28 @@ def test_dropout_depends_on_step_and_layer_alone():
     assert abs((first == 0).mean() - 0.25) < 0.02
     assert len({row.tobytes() for row in first}) > 290          # rows draw masks of their own
     assert mask_pool(0.25, 64, 9).shape == (POOL_ROWS, 64)
+
+
+def make_network(compute_type, is_training):
+    network = KTNET(TINY, is_training=is_training, compute_type=compute_type)
+    weights = random_parameters(TINY, 3)
+    for parameter in network.get_parameters():
+        parameter.set_data(Tensor(weights[parameter.name].astype(np.float32)))
+    return network
+
+
+def test_float16_as_on_gpu_and_ascend():
+    columns = random_columns(TINY, 4, 3)
+    labels = [Tensor(columns.pop(name)) for name in ("start_positions", "end_positions")]
+    inputs = [Tensor(column) for column in columns.values()]
+    exact, half = (make_network(kind, False)(*inputs).asnumpy() for kind in (ms.float32, ms.float16))
+    assert 0 < np.abs(exact - half).max() < 5e-3
+    # Far too large a loss scale overflows and is halved until it fits; the loss then falls.
+    step = TrainStep(KTNETWithLoss(make_network(ms.float16, True)), StepOptions(0.01, 1.0, loss_scale=2.0 ** 24))
+    results = [[float(value.asnumpy()) for value in step(Tensor(1e-3, ms.float32), Tensor(number, ms.int32), *inputs,
+                                                         *labels)] for number in range(16)]
+    losses, _, overflows, scales = zip(*results, strict=True)
+    skipped = int(sum(overflows))
+    assert 0 < skipped < 12 and list(overflows) == [1.0] * skipped + [0.0] * (16 - skipped)
+    assert list(scales[:skipped]) == [2.0 ** (24 - number) for number in range(skipped)]
+    assert np.isfinite(losses).all() and np.mean(losses[-2:]) < np.mean(losses[:2])
