@@ -37,7 +37,7 @@ _CONTAINERS = frozenset({list, dict, tuple, set, frozenset})
 _OUTER = object()                 # stands for the outermost container, which is never built
 _NEVER = 1 << 62
 _BLOCK = 1 << 20                  # bytes looked at, and pages of the file kept, at a time
-_CACHED_PIECES = 1 << 16
+_CACHED_PIECES = 1 << 14
 
 # Short scalars in a row. Each begins with its opcode and none of the operands admitted here holds the byte 0x94
 # (MEMOIZE), so there is one way to cut a run into pieces; a string's length byte is checked afterwards.
@@ -499,8 +499,8 @@ class Machine:
         return self._push_or_start(offset, [])
 
     def _empty_dict(self, offset: int) -> int:
-        if len(self.marks) == 1 and self.stack and type(self.stack[-1]) is dict and self.marks[0][-1:] == [_OUTER]:
-            # A dict directly behind a dict: nothing can be put into the first one any more, nor into those before.
+        if len(self.stack) == len(self.marks) == 1 and type(self.stack[0]) is dict and self.marks[0][-1:] == [_OUTER]:
+            # In a list of dicts the second one begins: nothing can be put into the first any more.
             self._finish(offset, self.stack)
             self.stack = []
         return self._push_or_start(offset, {})
