@@ -46,7 +46,7 @@ by_ranktable() {    # the model zoo's way on Ascend: one process a device, the r
     wait
 }
 
-processes() {       # of the workers: each leads a group of its own
+processes() {
     cat "$FOLDER"/*.pid 2>/dev/null || true
 }
 
@@ -58,7 +58,11 @@ stop() {
         sleep 0.2
     done
     kill -TERM "$STARTER" 2>/dev/null || true
-    for pid in $(processes); do kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true; done
+    for pid in $(processes); do
+        kill -KILL -- "-$pid" 2>/dev/null && continue
+        pkill -KILL -P "$pid" 2>/dev/null || true       # started by mpirun, it leads no group
+        kill -KILL "$pid" 2>/dev/null || true
+    done
 }
 
 show_end() {        # FILE

@@ -295,10 +295,19 @@ def test_rank_tables(launchers: Launchers) -> None:
 # --- several processes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", ["msrun", "ranktable"])
+@pytest.mark.parametrize("launcher", ["msrun", "ranktable", "mpirun"])
 def test_one_failure_ends_all(launchers: Launchers, launcher: str) -> None:
+    mpirun = launchers.caller / "mpirun"       # stands in for Open MPI's
+    mpirun.write_text("""#!/usr/bin/env bash
+count=$2
+while [[ $1 != bash ]]; do shift; done
+for ((rank = 0; rank < count; rank++)); do OMPI_COMM_WORLD_RANK=$rank RANK_ID=$rank "$@" & done
+wait
+""", encoding="utf-8")
+    mpirun.chmod(0o755)
     result = launchers.call(
         "run_squad_twomemory_distribute.sh", "my data", "rank table.json", LAUNCHER=launcher, MSRUN="1",
+        PATH=f"{launchers.caller}:{os.environ['PATH']}",
         STUB_DO='echo $$ >"$STUB_FOLDER/pid-$RANK_ID"; echo "here is $RANK_ID"; '
                 'if [[ $RANK_ID == 1 ]]; then sleep 3; echo the reason; exit 5; fi; exec sleep 60')
     assert result.returncode == 5, result.stdout + result.stderr
