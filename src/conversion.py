@@ -78,16 +78,16 @@ class Conversion:
         return {"dataset": self.task.name, "split": self.split, "lower_case": self.lower_case,
                 **asdict(self.windows), "version_2_with_negative": self.version_2}
 
-    def add_digests(self, stamps: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, Any]]:
-        """``stamps`` with the files' MD5; a data set under an official name with other bytes is warned of."""
-        inputs = {role: {**stamps[role], "md5": file_digest(path)}
-                  for role, (path, _) in self.input_files().items()}
-        official = self.task.official_md5.get(self.split)
-        if official and self.json_path.name == self.task.json_files[self.split] \
-                and inputs["examples"]["md5"] != official:
-            LOGGER.warning("%s: not the official file (its MD5 is %s, the official one's %s)", self.json_path,
-                           inputs["examples"]["md5"], official)
-        return inputs
+    def digests(self) -> dict[str, str]:
+        """MD5 of every input file, by its role."""
+        return {role: file_digest(path) for role, (path, _) in self.input_files().items()}
+
+    def warn_unofficial(self, digest: str) -> None:
+        """Say so when a data set bears the official name and is not the official file; ``digest`` is its MD5."""
+        official = self.task.official_md5.get(self.split, digest)
+        if self.json_path.name == self.task.json_files[self.split] and digest != official:
+            LOGGER.warning("%s: not the official file (its MD5 is %s, the official one's %s)", self.json_path, digest,
+                           official)
 
     def knowledge(self) -> list[dict[str, Any]]:
         """The knowledge bases, as the manifest names them."""

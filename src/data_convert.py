@@ -67,11 +67,12 @@ def _convert(conversion: Conversion, stamps: Mapping[str, Mapping[str, int]],
         written = ConvertedFiles(folder / conversion.target.name)
         try:
             summary = write_files(written, conversion, next(streams))
-            manifest = describe_conversion(conversion, summary, conversion.add_digests(stamps))
+            manifest = describe_conversion(conversion, summary, stamps)
             publish(written, ConvertedFiles(conversion.target), manifest)
         except OSError as error:
             raise InputError(f"{conversion.target}: cannot be written ({error.strerror or error}); free some space or "
                              "choose another folder") from None
+    conversion.warn_unofficial(summary.digests["examples"])
     counts = manifest["counts"]
     LOGGER.info("%s: %d features of %d questions; skipped questions: %s; windows without the whole answer: %d",
                 conversion.target, manifest["rows"], counts["questions"],
@@ -80,8 +81,10 @@ def _convert(conversion: Conversion, stamps: Mapping[str, Mapping[str, int]],
     return manifest
 
 
-def describe_conversion(conversion: Conversion, summary: Summary, inputs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def describe_conversion(conversion: Conversion, summary: Summary, stamps: Mapping[str, Mapping[str, int]]
+                        ) -> dict[str, Any]:
     """The manifest, but for the sizes of the files."""
+    inputs = {role: {**stamp, "md5": summary.digests[role]} for role, stamp in stamps.items()}
     bases = [{**base, "concepts": concepts, "vectors_md5": inputs[f"{base['name']} vectors"]["md5"]}
              for base, concepts in zip(conversion.knowledge(), summary.concepts, strict=True)]
     tally = summary.tally

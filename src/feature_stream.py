@@ -48,6 +48,7 @@ class Summary:
 
     tally: Tally
     concepts: tuple[int, ...]                         # of each knowledge base
+    digests: dict[str, str] = field(default_factory=dict)    # MD5 of every input file, by its role
 
 
 def read_questions(conversion: Conversion) -> Iterator[Example]:
@@ -104,8 +105,11 @@ def make_lookups(conversion: Conversion) -> tuple[list[Lookup], tuple[int, ...]]
     return lookups, tuple(sizes)
 
 
-def verify(conversion: Conversion) -> None:
+def verify(conversion: Conversion) -> dict[str, str]:
     """Compare the whole token file with the texts.
+
+    Returns:
+        The MD5 of every input file, by its role.
 
     Raises:
         InputError: it is broken, lacks a question or has other word pieces.
@@ -115,6 +119,7 @@ def verify(conversion: Conversion) -> None:
     finder = RecordFinder(conversion.tokens_path, conversion.json_path, mend)
     for example in read_questions(conversion):
         checker.check(example, finder.find(example.id))
+    return conversion.digests()
 
 
 def stream_features(conversions: Sequence[Conversion], num_workers: int
@@ -140,15 +145,18 @@ def _may_fork() -> bool:
 
 
 def _stream_here(conversion: Conversion) -> Iterator[Part | Summary]:
-    verify(conversion)
-    yield from build(conversion)
+    digests = verify(conversion)
+    for message in build(conversion):
+        if isinstance(message, Summary):
+            message.digests = digests
+        yield message
 
 
 def _stream_there(builder: _Worker, verifier: _Worker) -> Iterator[Part | Summary]:
     while True:
         message = builder.receive()
         if isinstance(message, Summary):
-            verifier.receive()
+            message.digests = verifier.receive()
             yield message
             return
         yield message
@@ -162,8 +170,7 @@ def _build_all(conversions: Sequence[Conversion], send: Callable[[Any], None]) -
 
 def _verify_all(conversions: Sequence[Conversion], send: Callable[[Any], None]) -> None:
     for conversion in conversions:
-        verify(conversion)
-        send(None)
+        send(verify(conversion))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from src.reader.tokenization import Analysis, BertTokenizer, split_words
 from utils.util import InputError
 
 SPECIAL_PIECES = 3     # [CLS] and two [SEP]
+SPECIAL_COUNT = np.zeros(1, np.int32)     # concepts of such a piece
 NO_ANSWER_POSITION = 0     # SQuAD 2.0: an impossible question points at [CLS]
 TEXT_NOT_FOUND = "answer text not found in the passage"
 NO_PIECES = "answer has no word pieces"
@@ -201,8 +202,8 @@ class FeatureBuilder:
 
 def window_concepts(query: PieceConcepts, document: PieceConcepts, start: int, length: int) -> PieceConcepts:
     """Concepts of a whole feature; special pieces have none."""
-    none = np.zeros(1, np.int32)
-    counts = np.concatenate((none, query.counts, none, document.counts[start:start + length], none))
+    counts = np.concatenate((SPECIAL_COUNT, query.counts, SPECIAL_COUNT, document.counts[start:start + length],
+                             SPECIAL_COUNT))
     if length == len(document.counts):
         inside = document.ids
     else:

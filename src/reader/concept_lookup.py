@@ -1,6 +1,7 @@
 """From words and entity mentions to concept ids, for every word piece of a text."""
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 from typing import Any, Mapping, Protocol, Sequence
 
@@ -102,10 +103,11 @@ class EntityLookup:
         if not by_token:
             return PieceConcepts(counts, NO_CONCEPTS)
         found: list[int] = []
-        pieces = np.asarray(text.piece_to_token)
-        tokens = sorted(by_token)
-        for token, first, stop in zip(tokens, np.searchsorted(pieces, tokens, "left").tolist(),
-                                      np.searchsorted(pieces, tokens, "right").tolist(), strict=True):
+        pieces = text.piece_to_token
+        stop = 0
+        for token in sorted(by_token):
+            first = bisect_left(pieces, token, stop)
+            stop = bisect_right(pieces, token, first)
             concepts = list(by_token[token])[:self._width]
             counts[first:stop] = len(concepts)
             found += concepts * (stop - first)
