@@ -1,0 +1,162 @@
+"""A checkpoint to one file for inference elsewhere: MindIR, ONNX or AIR."""
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.build import check_lengths
+from src.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
+from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, MemoryConfig, feature_columns
+from src.export_ops import prepare_for_onnx, restore_erf
+from src.KTNET_eval import KTNETEval
+from utils.util import LOGGER, InputError
+
+ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+OUTPUT_NAME = "logits"
+FILE_MODE = 0o644        # MindSpore leaves files that not even their owner may write
+FOLDER_MODE = 0o755
+# A MindIR of more than 1 GB is written as NAME_graph.mindir and a folder NAME_variables.
+GRAPH_SUFFIX, VARIABLES_SUFFIX = "_graph.mindir", "_variables"
+
+
+def sizes_of(checkpoint: Path, bert_config_path: Path) -> KTNetConfig:
+    """The sizes saved beside a checkpoint; for one of the older port the encoder's file and the tables' own sizes.
+
+    Raises:
+        InputError: no such checkpoint, or its sizes cannot be found out.
+    """
+    config = load_config(checkpoint)
+    if config is not None:
+        return config
+    shapes = {name: parameter.shape for name, parameter in read_checkpoint(checkpoint).items()}
+    if not bert_config_path.is_file():
+        raise InputError(f"{checkpoint}: no sizes are saved beside it; give its encoder's --bert_config_path "
+                         f"({bert_config_path} is no file)")
+    tables = {base: shapes.get(f"embedding_{base.name}.embedding_table") for base in KNOWLEDGE_BASES}
+    memories = tuple(MemoryConfig(base.name, *shape, base.max_concepts) for base, shape in tables.items() if shape)
+    return KTNetConfig(BertConfig.from_json_file(bert_config_path), memories)
+
+
+def build_for_export(args: argparse.Namespace) -> tuple[KTNETEval, tuple[FeatureColumn, ...]]:
+    """The network of --load_checkpoint_path with its weights, and the columns that it takes.
+
+    Raises:
+        InputError: no checkpoint, one that cannot be used, or a --max_seq_len that its encoder has no positions for.
+    """
+    checkpoint = args.load_checkpoint_path
+    config = sizes_of(checkpoint, args.bert_config_path)
+    max_seq_len = args.max_seq_len or config.max_seq_len
+    check_lengths(config.bert, max_seq_len, checkpoint)
+    compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
+    network = KTNETEval(config, is_training=False, compute_type=compute_type)
+    report = load_weights(network, checkpoint, use_average=args.use_ema, must_have=not is_older_port(checkpoint))
+    LOGGER.info("%s: %s", checkpoint, report)
+    network.set_train(False)
+    return network, feature_columns(config.memories, "dev", max_seq_len)
+
+
+def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, stem: Path,
+           file_format: str) -> Path:
+    """Write a network as one file, whole or not at all.
+
+    Args:
+        network: :class:`src.KTNET_eval.KTNETEval` with its weights; its cells are replaced for ONNX.
+        columns: what it takes, without the batch; the file's inputs get their names.
+        batch_size: B of the file's inputs.
+        stem: path of the file without its ending.
+        file_format: MINDIR, ONNX or AIR.
+
+    Returns:
+        The file; of a MindIR beyond 1 GB the graph, whose weights lie in a folder beside it.
+
+    Raises:
+        InputError: MindSpore cannot export it.
+    """
+    inputs = [Tensor(np.zeros((batch_size, *column.shape), column.dtype)) for column in columns]
+    names = [column.name for column in columns]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", dir=stem.parent) as folder:
+        target = Path(folder) / (stem.name + ENDINGS[file_format])
+        try:
+            if file_format == "ONNX":
+                stand_ins = prepare_for_onnx(network)
+                ms.onnx.export(network, *inputs, file_name=str(target), input_names=names,
+                               output_names=[OUTPUT_NAME])
+                restore_erf(target, stand_ins)
+            elif file_format == "MINDIR":
+                ms.export(network, *inputs, file_name=str(target), file_format=file_format,
+                          custom_func=lambda model: name_inputs(model, names))
+            else:
+                ms.export(network, *inputs, file_name=str(target), file_format=file_format)
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(f"--file_format {file_format}: MindSpore {ms.__version__} cannot export this network "
+                             f"({reason})") from None
+        return move_into_place(Path(folder), stem.parent, stem.name)
+
+
+def name_inputs(model: Any, names: Sequence[str]) -> None:
+    """Call the inputs of a MindIR by the columns' names.
+
+    The network takes as many columns as there are knowledge bases, so its arguments have no names of their own:
+    MindSpore calls them SCOPE:columns0, SCOPE:columns1 and so on.
+    """
+    graph = model.graph
+    renamed = {value.name: value.name.rpartition(":")[0] + ":" + name
+               for value, name in zip(graph.input, names, strict=True)}
+    for value in graph.input:
+        value.name = renamed[value.name]
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+
+
+def move_into_place(folder: Path, target: Path, name: str) -> Path:
+    """Move what was exported to ``target``; the file that names all others comes last.
+
+    Returns:
+        That file.
+    """
+    for variables in folder.glob(f"*{VARIABLES_SUFFIX}"):
+        for part in variables.iterdir():
+            part.chmod(FILE_MODE)
+        variables.chmod(FOLDER_MODE)
+        place = target / variables.name
+        if place.exists():
+            (target / (name + GRAPH_SUFFIX)).unlink(missing_ok=True)    # it names weights that go now
+            shutil.rmtree(place)
+        os.replace(variables, place)
+    written = next(path for path in folder.iterdir() if path.is_file())
+    written.chmod(FILE_MODE)
+    with open(written, "rb") as source:
+        os.fsync(source.fileno())
+    os.replace(written, target / written.name)
+    return target / written.name
+
+
+def export_checkpoint(args: argparse.Namespace) -> Path:
+    """What export.py does.
+
+    Returns:
+        The written file.
+
+    Raises:
+        InputError: see :func:`build_for_export` and :func:`export`.
+    """
+    if args.file_format == "AIR" and args.device_target != "Ascend":
+        raise InputError(f"--file_format AIR: is written on Ascend alone, not on {args.device_target}; give MINDIR or "
+                         "ONNX")
+    network, columns = build_for_export(args)
+    written = export(network, columns, args.batch_size, args.file_path / args.file_name, args.file_format)
+    LOGGER.info("%s: %s, batch %d, %d word pieces", written, args.file_format, args.batch_size,
+                columns[0].shape[0])
+    return written
