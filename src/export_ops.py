@@ -1,4 +1,4 @@
-"""The network's cells as an exported ONNX file wants them: the same numbers from operators that exporter and readers know.
+"""The cells of an exported ONNX file: the network's numbers from operators that exporter and readers know.
 
 MindSpore's exporter knows no Erf, and what it writes for layer normalisation is not recognised by those who read it:
 MindSpore Lite 2.0.0 even computes it wrongly. The cells below are written the way onnxruntime and MindSpore Lite
