@@ -1,8 +1,8 @@
 """WordNet's database files: the synsets of a word, base forms and relations.
 
 Reads the files as NLTK lays them out (``corpora/wordnet`` with ``index.*``, ``data.*`` and ``*.exc``, as a folder or
-as ``wordnet.zip``) and finds the synsets that NLTK's reader finds, in the same order. It does so itself because NLTK 3.10
-refuses data that another account owns or may write, which is how data folders on shared machines usually are, and
+as ``wordnet.zip``) and finds the synsets that NLTK's reader finds, in the same order. It does so itself because NLTK
+3.10 refuses data that another account owns or may write, which is how data folders on shared machines usually are, and
 numbers the senses of satellite adjectives anew; the vectors' names follow WordNet's own numbers.
 """
 from __future__ import annotations

@@ -1,0 +1,110 @@
+"""DistMult vectors of a knowledge graph's entities: score(h, r, t) = sum(h * r * t), trained in MindSpore.
+
+Each relation has a reciprocal, so every question is for a tail. The true tail competes in a softmax with the tails of
+the other questions of its batch and with entities drawn at random. A score is the same from head and tail, so a chain
+a -> b -> c asks of the vectors that b, which both a and c score high, be ranked differently from either side; the
+softmax over each question's own candidates, with vectors of their own for the reciprocals, lets it be.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from tqdm import tqdm
+
+from src.knowledge.triples import Graph
+
+START_OF_SQUARES = 1e-10       # Adagrad's sums start here: the first steps are of full size
+INITIAL_SCALE = 0.1
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """How vectors are trained."""
+
+    width: int = 100           # D
+    epochs: int = 8
+    batch_size: int = 2000     # B questions
+    negatives: int = 1000      # N entities drawn for each batch, beside the tails of its other questions
+    learning_rate: float = 0.1
+    regularization: float = 0.0      # weight of the sum of |x|^3 over the vectors of a triple (N3)
+    seed: int = 45
+
+
+class DistMultLoss(nn.Cell):
+    """Cross-entropy of the true tails, summed over a batch.
+
+    Args:
+        entities: E.
+        relations: R, reciprocals included.
+        config: sizes and weights.
+    """
+
+    def __init__(self, entities: int, relations: int, config: EmbeddingConfig) -> None:
+        super().__init__(auto_prefix=False)
+        rng = np.random.default_rng(config.seed)
+        shapes = {"entities": (entities, config.width), "relations": (relations, config.width)}
+        start = {name: rng.normal(0, INITIAL_SCALE, shape).astype(np.float32) for name, shape in shapes.items()}
+        self.entities = Parameter(Tensor(start["entities"]), name="entities")
+        self.relations = Parameter(Tensor(start["relations"]), name="relations")
+        self.regularization = config.regularization
+        self.cross_entropy = ops.SparseSoftmaxCrossEntropyWithLogits()
+        size = config.batch_size
+        self.labels = Tensor(np.arange(size, dtype=np.int32))
+        own = np.zeros((size, size + config.negatives), np.float32)
+        np.fill_diagonal(own, 1)
+        self.others = Tensor(1 - own)      # 0 where a candidate is the question's own tail
+        self.size = float(size)
+
+    def construct(self, heads: Tensor, relations: Tensor, tails: Tensor, negatives: Tensor) -> Tensor:
+        """The loss of a batch; every argument is int32, [B] but for the N negatives."""
+        head = ops.gather(self.entities, heads, 0)                                  # [B, D]
+        relation = ops.gather(self.relations, relations, 0)                         # [B, D]
+        candidates = ops.concat((tails, negatives))                                 # [B+N]
+        candidate = ops.gather(self.entities, candidates, 0)                        # [B+N, D]
+        scores = ops.matmul(head * relation, candidate.T)                           # [B, B+N]
+        same = ops.equal(candidates.expand_dims(0), tails.expand_dims(1))
+        scores = scores - 1e9 * same.astype(ms.float32) * self.others               # a tail is no rival of itself
+        loss = self.cross_entropy(scores, self.labels) * self.size
+        if self.regularization > 0:
+            tail = candidate[:self.labels.shape[0]]
+            cubes = (ops.abs(head) ** 3).sum() + (ops.abs(relation) ** 3).sum() + (ops.abs(tail) ** 3).sum()
+            loss = loss + self.regularization * cubes
+        return loss
+
+
+def batches(questions: np.ndarray, entities: int, config: EmbeddingConfig, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+    """The batches of an epoch, a function of seed and epoch; the last one is filled up from the epoch's start."""
+    rng = np.random.default_rng((config.seed, epoch))
+    order = rng.permutation(len(questions))
+    whole = -(-len(order) // config.batch_size) * config.batch_size
+    order = np.resize(order, whole)
+    for start in range(0, whole, config.batch_size):
+        part = questions[order[start:start + config.batch_size]]
+        negatives = rng.integers(0, entities, config.negatives, dtype=np.int32)
+        yield (*(Tensor(np.ascontiguousarray(part[:, column])) for column in range(3)), Tensor(negatives))
+
+
+def train_vectors(graph: Graph, config: EmbeddingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Train on a graph's training triples.
+
+    Returns:
+        Vectors of the E entities, float32 [E, D], and of the R relations and their reciprocals, float32 [2R, D].
+    """
+    questions = graph.with_reciprocals(graph.train)
+    network = DistMultLoss(len(graph.entities), 2 * len(graph.relations), config)
+    optimizer = nn.Adagrad(network.trainable_params(), accum=START_OF_SQUARES, learning_rate=config.learning_rate)
+    step = nn.TrainOneStepCell(network, optimizer)
+    step.set_train()
+    steps = -(-len(questions) // config.batch_size)
+    with tqdm(total=config.epochs * steps, desc="training", unit=" steps", disable=None) as bar:
+        for epoch in range(config.epochs):
+            total = 0.0
+            for batch in batches(questions, len(graph.entities), config, epoch):
+                total += float(step(*batch).asnumpy())
+                bar.update()
+            bar.set_postfix(epoch=epoch + 1, loss=round(total / (steps * config.batch_size), 4))
+    return network.entities.asnumpy(), network.relations.asnumpy()
