@@ -1,0 +1,159 @@
+"""scripts/get_data.sh against a mirror in a folder and against curls that fail."""
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "get_data.sh"
+BERT = ("config.json", "vocab.txt", "model.safetensors")
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="NO CURL: get_data.sh is not tested")
+
+
+def run(data, *parts, script=SCRIPT, before=(), code=0, **environment):
+    result = subprocess.run(["bash", str(script), *before, str(data), *parts], capture_output=True, text=True,
+                            check=False, env={**os.environ, "PYTHON": sys.executable, **environment})
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """Files under their names, and a copy of the script that expects them in place of the official ones."""
+    folder, repository = tmp_path / "mir ror", tmp_path / "repository"
+    folder.mkdir()
+    (repository / "scripts").mkdir(parents=True)
+    for name in ("src", "utils"):
+        (repository / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "scripts" / "common.sh", repository / "scripts")
+    text = SCRIPT.read_text("utf-8")
+    for name, place in (("wn_concept2vec.txt", "wn_concept2vec.txt"), ("nell_concept2vec.txt", "nell_concept2vec.txt"),
+                        ("NELL.08m.1115.esv.csv.gz", "NELL.08m.1115.esv.csv.gz"),
+                        ("KTNET_preprocess_nell_concepts.tar.gz", "unpack nell_concepts"),
+                        ("KTNET_preprocess_wordnet_concepts.tar.gz", "unpack wordnet_concepts"),
+                        ("KTNET_preprocess_tokenize_result_squad.tar.gz", "unpack tokenize_result_squad"),
+                        ("KTNET_preprocess_tokenize_result_record.tar.gz", "unpack tokenize_result_record")):
+        content = name.encode() * 5000
+        if name.startswith("KTNET"):
+            content = archive("tokens/a.data" if "token" in name else "output_squad/a.data")
+        (folder / name).write_bytes(content)
+        text, changed = re.subn(rf"({re.escape(place)}(?:\"| ).*?)[0-9a-f]{{32}}",
+                                rf"\g<1>{hashlib.md5(content).hexdigest()}", text)
+        assert changed == 1
+    for name in BERT:
+        (folder / name).write_bytes(name.encode())
+    script = repository / "scripts" / "get_data.sh"
+    script.write_text(text, encoding="utf-8")
+    return folder, script
+
+
+def archive(name):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:gz") as packed:
+        entry = tarfile.TarInfo(name)
+        entry.size = 3
+        packed.addfile(entry, io.BytesIO(b"abc"))
+    return target.getvalue()
+
+
+def test_parts_are_fetched_checked_and_left_alone_afterwards(mirror, tmp_path):
+    folder, script = mirror
+    data, url = tmp_path / "da ta", folder.as_uri()
+    said = run(data, "kb", "bert", "nell", script=script, MIRROR=url)
+    assert said.count("got     ") == 6 and "All there: kb bert nell" in said
+    for name in ("wn_concept2vec.txt", "nell_concept2vec.txt"):
+        assert (data / "KB_embeddings" / name).read_bytes() == (folder / name).read_bytes()
+    assert {path.name for path in (data / "cased_L-24_H-1024_A-16").iterdir()} == set(BERT)
+    assert not list(data.rglob("*.part"))
+    said = run(data, "kb", "bert", "nell", script=script, CURL="false")      # nothing is asked for a second time
+    assert said.count("there   ") == 6 and "MISSING" not in said
+
+
+def test_an_interrupted_download_goes_on(mirror, tmp_path):
+    folder, script = mirror
+    name = "wn_concept2vec.txt"
+    whole = (folder / name).read_bytes()
+    part = tmp_path / "data" / "KB_embeddings" / (name + ".part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(whole[:1000])
+    fetched = tmp_path / "fetched"
+    curl = tmp_path / "curl"
+    curl.write_text(f'#!/usr/bin/env bash\necho "$@" >>"{fetched}"\nexec curl "$@"\n', encoding="utf-8")
+    curl.chmod(0o755)
+    run(tmp_path / "data", "kb", script=script, MIRROR=folder.as_uri(), CURL=str(curl))
+    assert part.with_suffix("").read_bytes() == whole
+    assert all("--continue-at -" in line for line in fetched.read_text("utf-8").splitlines())
+    # A part that is whole, which curl refuses to go on with, is taken.
+    os.replace(part.with_suffix(""), part)
+    failing = tmp_path / "failing"
+    failing.write_text("#!/usr/bin/env bash\nexit 33\n", encoding="utf-8")
+    failing.chmod(0o755)
+    run(tmp_path / "data", "kb", script=script, CURL=str(failing))
+    assert part.with_suffix("").read_bytes() == whole
+
+
+def test_a_cut_download_is_kept_for_the_next_time(mirror, tmp_path):
+    _, script = mirror
+    curl = tmp_path / "cutting"
+    curl.write_text('#!/usr/bin/env bash\nwhile [[ $1 != --output ]]; do shift; done\nprintf abc >>"$2"\nexit 18\n',
+                    encoding="utf-8")
+    curl.chmod(0o755)
+    said = run(tmp_path / "data", "kb", script=script, CURL=str(curl), code=2)
+    assert "run this again to go on from byte 3" in said
+    assert (tmp_path / "data" / "KB_embeddings" / "wn_concept2vec.txt.part").read_text("utf-8") == "abc"
+
+
+def test_what_is_not_official_is_named(mirror, tmp_path):
+    folder, script = mirror
+    (folder / "wn_concept2vec.txt").write_text("<html>quota exceeded</html>", encoding="utf-8")
+    (folder / "vocab.txt").write_text("<!DOCTYPE html><html>sign in</html>", encoding="utf-8")
+    data = tmp_path / "data"
+    said = run(data, "kb", "bert", script=script, MIRROR=folder.as_uri(), code=2)
+    assert "not the official file" in said and "a web page" in said and "fetch by hand" in said
+    assert said.count("got     ") == 3 and not list(data.rglob("*.part"))
+    assert not (data / "KB_embeddings" / "wn_concept2vec.txt").exists()
+    mine = data / "KB_embeddings" / "wn_concept2vec.txt"
+    mine.write_text("my own", encoding="utf-8")
+    said = run(data, "kb", script=script, MIRROR=folder.as_uri())
+    assert "left as it is" in said and mine.read_text("utf-8") == "my own"
+
+
+def test_archives_of_the_authors_are_unpacked(mirror, tmp_path):
+    folder, script = mirror
+    data = tmp_path / "data"
+    said = run(data, "authors", script=script, MIRROR=folder.as_uri())
+    assert said.count("unpacked") == 4
+    assert (data / "tokenization_record" / "tokens" / "a.data").read_bytes() == b"abc"
+    assert (data / "retrieve_nell" / "output_squad" / "a.data").read_bytes() == b"abc"
+    assert run(data, "authors", script=script, CURL="false").count("there   ") == 4
+
+
+def test_the_list_fetches_nothing_and_says_everything(tmp_path):
+    said = run(tmp_path / "data", before=["--list"], code=2, CURL="false")
+    for place in ("SQuAD/train-v1.1.json", "SQuAD/dev-v1.1.json", "ReCoRD/train.json", "ReCoRD/dev.json",
+                  "KB_embeddings/wn_concept2vec.txt", "NELL.08m.1115.esv.csv.gz", "nltk/corpora/wordnet",
+                  "cased_L-24_H-1024_A-16/model.safetensors"):
+        assert f"MISSING {place}" in said
+    assert said.count("    from ") == 11 and list((tmp_path / "data").rglob("*")) == []
+
+
+def test_a_failing_network_is_no_end(tmp_path):
+    said = run(tmp_path / "data", "squad", "record", code=2, CURL="false")
+    assert said.count("curl failed with code 1") == 8      # each once as it happens, once in the list
+    assert "drive.usercontent.google.com" in said and "SQuAD-explorer/dataset/dev-v1.1.json" in said
+
+
+def test_wrong_arguments(tmp_path):
+    assert "no such part" in run(tmp_path, "squat", code=2)
+    assert "DATAPATH" in run("", code=2)
+    assert "no program" in run(tmp_path, "kb", code=2, CURL="no-such-curl")
