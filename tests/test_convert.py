@@ -56,7 +56,7 @@ def lists(dense: np.ndarray, as_sets: bool = False) -> tuple[tuple[int, ...], ..
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(ROOT / "data_convert.py"), *arguments], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300)
+                          capture_output=True, timeout=900)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -507,7 +507,7 @@ def test_a_full_disk_is_one_clear_line(data: DataFolder) -> None:
     code = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
             "import data_convert; from utils.util import run_main; run_main(data_convert.main, sys.argv[1:])")
     done = subprocess.run([sys.executable, "-c", code, "--data_url", str(data.root), "--dataset", "squad", "--split",
-                           "train"], cwd=ROOT, text=True, capture_output=True, timeout=300)
+                           "train"], cwd=ROOT, text=True, capture_output=True, timeout=900)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and len(errors) == 1 and "train.mindrecord" in errors[0], done.stderr
     assert not ConvertedFiles(data.mindrecord(SQUAD, "train")).manifest.exists()

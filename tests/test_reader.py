@@ -34,6 +34,7 @@ from tests import small_data
 from utils.util import InputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+unhurried = settings(deadline=None)     # a busy machine is no fault
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data set is not here")
 
 
@@ -65,6 +66,7 @@ def test_basic_tokens(text: str, lower_case: bool, expected: list[str]) -> None:
     assert basic_tokens(text, lower_case) == expected
 
 
+@unhurried
 @given(st.text(st.characters(max_codepoint=0x4FF, blacklist_categories=("Cn", "Co", "Cs")), max_size=40), st.booleans())
 def test_basic_tokens_agree_with_the_library(text: str, lower_case: bool) -> None:
     """The library's own BERT normaliser and splitter, where its Unicode tables are not in question."""
@@ -83,6 +85,7 @@ def syllables(tmp_path_factory: pytest.TempPathFactory) -> BertTokenizer:
     return BertTokenizer(path, lower_case=False)
 
 
+@unhurried
 @given(st.text(st.sampled_from("aeinrst Paris-.,'é\u00a0\u4e00"), max_size=60))
 def test_word_pieces_agree_with_the_library(syllables: BertTokenizer, text: str) -> None:
     library = Tokenizer(models.WordPiece(syllables.vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
@@ -128,6 +131,7 @@ def test_remembered_words_stay_bounded(tokenizer: BertTokenizer, monkeypatch: py
     assert tokenizer.analyse(words) == first
 
 
+@unhurried
 @given(st.text(st.sampled_from("ab \t\r\n\u202f\u00a0\u3000"), max_size=30))
 def test_split_words(text: str) -> None:
     words, starts = split_words(text)
@@ -163,6 +167,7 @@ def test_vocabulary_that_is_no_text(tmp_path: Path) -> None:
 # --- windows and labels ----------------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(st.integers(0, 400), st.integers(1, 120), st.integers(1, 150))
 def test_windows_cover_the_passage(pieces: int, room: int, stride: int) -> None:
     spans = window_spans(pieces, room, stride)
@@ -173,6 +178,7 @@ def test_windows_cover_the_passage(pieces: int, room: int, stride: int) -> None:
     assert all(start + length < pieces for start, length in spans[:-1])
 
 
+@unhurried
 @given(st.integers(1, 120), st.integers(1, 40), st.integers(1, 50))
 def test_max_context(pieces: int, room: int, stride: int) -> None:
     spans = window_spans(pieces, room, stride)
@@ -309,6 +315,7 @@ def features_strategy():
     return st.lists(st.tuples(st.integers(0, 5), st.just(0)), min_size=1, max_size=12).map(make)
 
 
+@unhurried
 @given(features_strategy(), st.integers(1, 6))
 def test_expand_concepts(stored: tuple[np.ndarray, np.ndarray], width: int) -> None:
     counts, ids = stored
@@ -349,6 +356,7 @@ def test_expanded_columns_follow_the_feature_table(split: str) -> None:
         FeatureExpander([], split, 4)(packed[0])
 
 
+@unhurried
 @given(st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=6), min_size=1, max_size=5))
 def test_batches_come_apart_again(texts: list[list[int]]) -> None:
     features = [[np.array(text, np.int32), np.array(text[::-1] * 2, np.int32)] for text in texts]
@@ -376,7 +384,7 @@ def json_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("json") / "data.json"
 
 
-@settings(deadline=None)
+@unhurried
 @given(items=st.lists(json_values(), max_size=6), other=json_values(), chunk=st.sampled_from([17, 40, 1000]),
        indent=st.sampled_from([None, 1]), escape=st.booleans(), cut=st.integers(0, 400))
 def test_streamed_json_is_json(json_file: Path, items: list, other: object, chunk: int, indent: int | None,
