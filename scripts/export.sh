@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Export the checkpoints of both data sets to mindir/KTNET_record.mindir and mindir/KTNET_squad.mindir:
+#   bash scripts/export.sh RECORD_CKPT SQUAD_CKPT          (- for one that there is not)
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+read_arguments "RECORD_CKPT SQUAD_CKPT" "$@"
+find_python
+declare -A checkpoints=([record]=${POSITIONAL[0]} [squad]=${POSITIONAL[1]})
+for task in record squad; do
+    [[ ${checkpoints[$task]} == - || -f ${checkpoints[$task]} ]] || die "${checkpoints[$task]}: no such checkpoint file"
+done
+[[ "${checkpoints[record]}${checkpoints[squad]}" != -- ]] || die "no checkpoint given"
+for task in record squad; do
+    [[ ${checkpoints[$task]} == - ]] && continue
+    "$PYTHON" "$ROOT/export.py" --dataset "$task" --load_checkpoint_path "$(absolute "${checkpoints[$task]}")" \
+        --file_path "$ROOT/mindir" --device_target "${DEVICE_TARGET:-Ascend}" "${FLAGS[@]}"
+done
