@@ -69,6 +69,10 @@ class KTNET(nn.Cell):
               *concept_ids: Tensor) -> Tensor:
         """As construct; ``step``, an int32 scalar, picks the dropout masks in training."""
         hidden = self.bert(input_mask, src_ids, pos_ids, sent_ids, step)                   # [B*S, H]
+        return self.score_hidden(hidden, input_mask, *concept_ids)                         # [2, B, S]
+
+    def score_hidden(self, hidden: Tensor, input_mask: Tensor, *concept_ids: Tensor) -> Tensor:
+        """From the encoder's output float32 [B*S, H] to the logits float32 [2, B, S]."""
         parts = (hidden,)
         for number, ids in enumerate(concept_ids):
             ids = ids.reshape((-1, ids.shape[2]))                                          # [B*S, K]

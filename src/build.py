@@ -86,9 +86,15 @@ def build_for_training(args: argparse.Namespace, manifest: Mapping[str, Any]) ->
     return network, config
 
 
-def build_for_evaluation(args: argparse.Namespace, checkpoint: Path,
-                         manifest: Mapping[str, Any]) -> tuple[KTNET, KTNetConfig]:
+def build_for_evaluation(args: argparse.Namespace, checkpoint: Path, manifest: Mapping[str, Any],
+                         network_class: type[KTNET] = KTNET) -> tuple[KTNET, KTNetConfig]:
     """The network of a checkpoint, with the sizes saved beside it, or else those that the flags give.
+
+    Args:
+        args: flags.
+        checkpoint: a .ckpt file.
+        manifest: of the converted features, or the part of one that names the knowledge bases.
+        network_class: the network, or a face of it that gives more than the logits.
 
     Raises:
         InputError: no checkpoint, or one that does not fit the features or the flags.
@@ -112,7 +118,7 @@ def build_for_evaluation(args: argparse.Namespace, checkpoint: Path,
             raise InputError(f"{checkpoint}: its {memory.name} table has {memory.rows} rows, too few "
                              "for the concepts of the features; convert with the vectors that it was trained with")
     compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
-    network = KTNET(config, is_training=False, compute_type=compute_type)
+    network = network_class(config, is_training=False, compute_type=compute_type)
     report = load_weights(network, checkpoint, use_average=args.use_ema,
                           must_have=not is_older_port(checkpoint))
     LOGGER.info("%s: %s", checkpoint, report)

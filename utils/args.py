@@ -324,6 +324,43 @@ def postprocess_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_question_flags(parser: argparse.ArgumentParser) -> None:
+    """What predict.py is asked, and how it answers."""
+    group = parser.add_argument_group("question")
+    group.add_argument("--passage", help="the text that holds the answers")
+    group.add_argument("--passage_file", type=Path, help="a text file with the passage")
+    group.add_argument("--question", action="append", default=[],
+                       help="may be given several times; left out, questions are read from standard input, one a line")
+    group.add_argument("--dataset", choices=("squad", "record"), default="squad",
+                       help="what the checkpoint was trained on; record prefers answers that are entities")
+    group.add_argument("--json", action="store_true", help="one JSON object a question, a line each")
+    group.add_argument("--html", type=Path, help="also write a page that shows the knowledge behind every word")
+    group = parser.add_argument_group("knowledge")
+    group.add_argument("--wordnet_path", type=Path, help="folder of WordNet 3.0's files, or NLTK's wordnet.zip "
+                                                         "[nltk/corpora/wordnet, else NLTK's own]")
+    group.add_argument("--ner", choices=("spacy", "corenlp", "none"), default="spacy", help="finder of named entities")
+    group.add_argument("--corenlp_url", default="http://127.0.0.1:9753", help="address of the CoreNLP server")
+    group = parser.add_argument_group("evaluation page")
+    group.add_argument("--evaluation", type=Path, metavar="FOLDER",
+                       help="results of run_KTNET_*_eval.py: --html shows its questions in place of one passage")
+    group.add_argument("--predict_mindrecord_file", type=Path,
+                       help="the features that were evaluated [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord]")
+    group.add_argument("--page_questions", type=positive_int, default=500, help="most questions of the page")
+
+
+def prediction_parser() -> argparse.ArgumentParser:
+    """Flags of predict.py."""
+    parser = OneLineParser(prog="predict.py", description="Answer questions about a passage of your own.")
+    add_question_flags(parser)
+    add_checkpoint_flags(parser)
+    add_device_flags(parser)
+    add_data_flags(parser, as_converted=True)
+    add_network_flags(parser, from_checkpoint=True)
+    add_evaluation_flags(parser)
+    parser.set_defaults(device_target="CPU")
+    return parser
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse; unknown flags end the program with exit code 2."""
     return parser.parse_args(argv)

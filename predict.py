@@ -1,0 +1,26 @@
+"""Answer questions about a passage of your own with a KT-NET checkpoint.
+
+Example:
+    python predict.py --data_url ./data --load_checkpoint_path KTNET_squad-3_100.ckpt --passage_file tower.txt \
+        --question "Who built the tower?"
+
+Without --question, questions are read from standard input, one a line; at a terminal there is a prompt.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from utils.args import prediction_parser
+from utils.util import run_main, set_up_logging
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, answer."""
+    args = prediction_parser().parse_args(argv)
+    set_up_logging()
+    from src.predict import run_prediction  # MindSpore takes seconds to import: not for --help and wrong flags
+    run_prediction(args)
+
+
+if __name__ == "__main__":
+    run_main(main)

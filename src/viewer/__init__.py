@@ -1,0 +1,1 @@
+"""The page that shows what the network read: built from plain arrays, without MindSpore."""

@@ -1,0 +1,75 @@
+"""The network, one feature at a time: logits, and for the viewer what its memories attended to."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+from mindspore import Tensor, nn
+from tqdm import tqdm
+
+from src.config import DEV_LABELS, MemoryConfig
+from src.dataset import create_dev_dataset, feature_lengths
+from src.reader.logits import Logits
+from src.reader.storage import FeatureExpander
+from src.viewer.cases import WindowResult
+from utils.util import InputError
+
+SHORT_LENGTHS = (128, 256)      # beside the greatest length; each is compiled when a feature first needs it
+UNIQUE_ID = DEV_LABELS[0].name
+
+
+class WindowRunner:
+    """Runs :class:`src.KTNET.KTNET`, or :class:`src.attention.KTNETAttention`, over dev features.
+
+    Args:
+        network: for inference.
+        memories: whose concepts the network takes.
+        max_seq_len: the greatest length.
+        full_length: pad every feature to ``max_seq_len``, so that there is a logit for each position.
+    """
+
+    def __init__(self, network: nn.Cell, memories: Sequence[MemoryConfig], max_seq_len: int,
+                 full_length: bool = False) -> None:
+        self._network, self._memories = network, tuple(memories)
+        shorter = () if full_length else (length for length in SHORT_LENGTHS if length < max_seq_len)
+        self.lengths = (*shorter, max_seq_len)
+        self._full_length = full_length
+        self._expanders = [FeatureExpander(memories, "dev", length) for length in self.lengths]
+
+    def run(self, stored: Sequence[np.ndarray]) -> tuple[int, WindowResult]:
+        """A feature as ``src.reader.storage.pack_feature`` makes it -> its unique id and what the network gave."""
+        pieces = self._expanders[0].length(stored[0])
+        expander = next((expander for expander, length in zip(self._expanders, self.lengths, strict=True)
+                         if pieces <= length), self._expanders[-1])
+        values = dict(zip(expander.column_names, expander(*stored), strict=True))
+        return self.run_columns({name: value[np.newaxis] for name, value in values.items()})
+
+    def run_file(self, data_file: Path, wanted: Mapping[int, object]) -> Iterator[tuple[int, WindowResult]]:
+        """The features of a MindRecord file whose unique ids are wanted, in no particular order."""
+        if feature_lengths(data_file).max(initial=0) > self.lengths[-1]:
+            raise InputError(f"{data_file}: has features longer than the {self.lengths[-1]} word pieces of the "
+                             "checkpoint; give the features that it was evaluated on")
+        dataset = create_dev_dataset(data_file, batch_size=1, knowledge_bases=self._memories, buckets=self.lengths)
+        with tqdm(total=len(wanted), desc="attention", unit="feature", disable=None) as progress:
+            for columns in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
+                if int(columns[UNIQUE_ID].item()) in wanted:
+                    yield self.run_columns(columns)
+                    progress.update()
+
+    def run_columns(self, columns: Mapping[str, np.ndarray]) -> tuple[int, WindowResult]:
+        """One feature as dense columns [1, ...] -> its unique id and what the network gave."""
+        inputs = {name: column for name, column in columns.items() if name != UNIQUE_ID}
+        outputs = self._network(*(Tensor(column) for column in inputs.values()))
+        arrays = [output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        length = int(columns["input_mask"].sum())
+        logits = arrays[0][:, 0] if self._full_length else arrays[0][:, 0, :length]
+        concepts = tuple(columns[memory.column][0, :length, :, 0] for memory in self._memories)
+        return int(columns[UNIQUE_ID].item()), WindowResult(
+            logits[0], logits[1], concepts, tuple(weights[0, :length] for weights in arrays[1:]))
+
+
+def gather_logits(results: Mapping[int, WindowResult]) -> Logits:
+    """The logits of all features, for --save_logits."""
+    return Logits.gather({number: (result.start_logits, result.end_logits) for number, result in results.items()})

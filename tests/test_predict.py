@@ -1,0 +1,241 @@
+"""predict.py answers as evaluation does; its page holds the network's own numbers."""
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ms = pytest.importorskip("mindspore")
+import predict  # noqa: E402
+import retrieve  # noqa: E402
+import run_KTNET_squad_eval  # noqa: E402
+from examples.quickstart import toy_wordnet  # noqa: E402
+from src.checkpoint import save_config  # noqa: E402
+from src.config import (  # noqa: E402
+    KNOWLEDGE_BASES,
+    SQUAD,
+    BertConfig,
+    DataFolder,
+    KTNetConfig,
+    MemoryConfig,
+    WindowConfig,
+)
+from src.conversion import Conversion  # noqa: E402
+from src.data_convert import convert  # noqa: E402
+from src.knowledge.concepts import padded_table, read_concept_names, read_concept_vectors  # noqa: E402
+from src.knowledge.texts import read_passages  # noqa: E402
+from src.reader.examples import read_side_table  # noqa: E402
+from src.reader.logits import Logits  # noqa: E402
+from src.reader.tokenization import basic_tokens  # noqa: E402
+from tests.small_checkpoint import make_checkpoint  # noqa: E402
+from utils.args import prediction_parser  # noqa: E402
+from utils.util import InputError, read_json  # noqa: E402
+
+SAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"
+WINDOWS = WindowConfig(max_seq_len=48, doc_stride=16, max_query_length=20)      # several windows a passage
+
+
+def make_vocabulary(root: Path) -> Path:
+    """Two words of three whole, the others in letters."""
+    text = "".join(path.read_text("utf-8") for path in sorted((root / "SQuAD").glob("*.json")))
+    words = sorted(set(basic_tokens(text, lower_case=False)))
+    letters = sorted(set("".join(words)))
+    whole = [word for number, word in enumerate(words) if number % 3 and len(word) > 1]
+    path = root / "vocab.txt"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), *whole]
+    path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The quickstart's sample, retrieved, converted, and a checkpoint of a tiny network beside it."""
+    root = tmp_path_factory.mktemp("predict")
+    for name in ("SQuAD", "KB_embeddings", "raw"):
+        shutil.copytree(SAMPLE / name, root / name)
+    toy_wordnet.main([str(SAMPLE / "toy_wordnet.json"), str(root / "nltk" / "corpora" / "wordnet")])
+    vocabulary = make_vocabulary(root)
+    data = DataFolder(root)
+    retrieve.main(["--data_url", str(root), "--dataset", "squad", "--vocab_path", str(vocabulary)])
+    convert(Conversion(task=SQUAD, split="dev", data=data, json_path=data.dataset_json(SQUAD, "dev"),
+                       target=data.mindrecord(SQUAD, "dev"), vocab_path=vocabulary, lower_case=False, windows=WINDOWS,
+                       bases=KNOWLEDGE_BASES), num_workers=1)
+    memories = tuple(MemoryConfig(base.name, *padded_table(read_concept_vectors(data.vectors(base))[1]).shape,
+                                  base.max_concepts) for base in KNOWLEDGE_BASES)
+    config = KTNetConfig(BertConfig(vocab_size=len(vocabulary.read_text("utf-8").splitlines()), hidden_size=32,
+                                    num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
+                                    max_position_embeddings=64), memories, WINDOWS.max_seq_len)
+    make_checkpoint(root / "KTNET_squad-1_1.ckpt", config)
+    save_config(root / "KTNET_squad-1_1.ckpt", config, {**dataclasses.asdict(WINDOWS), "vocab_path": str(vocabulary)})
+    return data
+
+
+def flags(data, *more):
+    return ["--data_url", str(data.root), "--load_checkpoint_path", str(data.root / "KTNET_squad-1_1.ckpt"),
+            *map(str, more)]
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder):
+    """What run_KTNET_squad_eval.py makes of the converted files."""
+    output = folder.root / "eval"
+    run_KTNET_squad_eval.main(flags(folder, "--device_target", "CPU", "--checkpoints", output, "--save_logits",
+                                    folder.root / "logits.npz"))
+    return output
+
+
+@pytest.fixture(scope="module")
+def page(folder, evaluated):
+    """The page of that evaluation, and what is in it."""
+    path = folder.root / "evaluation.html"
+    predict.main(flags(folder, "--evaluation", evaluated, "--html", path))
+    text = path.read_text("utf-8")
+    return text, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+
+
+def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
+    from src.predict import Predictor, fill_settings
+
+    args = prediction_parser().parse_args(flags(folder, "--ner", "none", "--save_logits", "unused.npz"))
+    fill_settings(args)
+    predictor = Predictor(args)
+    logits, table = Logits.load(folder.root / "logits.npz"), list(read_side_table(folder.mindrecord(SQUAD, "dev")))
+    predictions, nbest = (read_json(evaluated / name) for name in ("predictions.json", "nbest_predictions.json"))
+    asked = [(passage, question) for passage in read_passages(folder, SQUAD, "dev") for question in passage.questions]
+    assert len(asked) == len(table) > 10 and max(len(example.windows) for example in table) > 1
+    known = 0
+    for (passage, question), example in zip(asked, table, strict=True):
+        answered = predictor.ask(passage.text, question.text, passage.entities, question.entities)
+        assert answered.example.windows == example.windows        # the unique ids count on in reading order, too
+        for window, result in zip(example.windows, answered.results, strict=True):
+            for mine, theirs in zip((result.start_logits, result.end_logits), logits[window.unique_id], strict=True):
+                np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6)
+            known += np.count_nonzero(result.concept_ids[1])
+        assert answered.decoded.prediction == predictions[question.id]
+        expected = nbest[question.id]
+        assert [entry["text"] for entry in answered.to_dict()["nbest"]] == [entry["text"] for entry in expected]
+        assert answered.probability == pytest.approx(expected[0]["probability"], abs=1e-5)
+    assert known > 100                                            # NELL had its part in it
+
+
+def test_entities_are_what_nell_hangs_on(folder, evaluated):
+    """Without them, and only without them, the logits differ."""
+    from src.knowledge.live import LiveKnowledge
+    from src.knowledge.texts import Passage
+
+    knowledge = LiveKnowledge(folder, KNOWLEDGE_BASES, ner="none")
+    passage = next(iter(read_passages(folder, SQUAD, "dev")))
+    first = Passage(passage.text, passage.entities, passage.questions[:1])
+    with_names, without = knowledge.records(first), knowledge.records(first._replace(entities=()))
+    assert with_names[0] is None and any(item["retrieved_concepts"] for item in with_names[1]["document_entities"])
+    assert not without[1]["document_entities"]
+
+
+def test_the_page_holds_the_networks_attention(folder, page):
+    """Against the memories' equations in NumPy, from the network's own hidden states and tables."""
+    from src.dataset import create_dev_dataset
+    from src.predict import fill_settings, open_network
+
+    data = page[1]
+    args = prediction_parser().parse_args(flags(folder))
+    fill_settings(args)
+    names = [read_concept_names(folder.vectors(base)) for base in KNOWLEDGE_BASES]
+    runner, config = open_network(args, [{"name": base.name, "concepts": len(of_base)}
+                                         for base, of_base in zip(KNOWLEDGE_BASES, names, strict=True)])
+    network = runner._network
+    attention = {}
+    dataset = create_dev_dataset(folder.mindrecord(SQUAD, "dev"), max_seq_len=WINDOWS.max_seq_len)
+    for columns in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
+        inputs = [ms.Tensor(columns[name]) for name in ("input_mask", "src_ids", "pos_ids", "sent_ids")]
+        hidden = network.bert(*inputs, network.first_step).asnumpy().astype(np.float64)
+        for memory, layer, table in zip(config.memories, network.memories, network.embeddings, strict=True):
+            rows = table.embedding_table.asnumpy().astype(np.float64)
+            query = hidden @ layer.dense_1.weight.asnumpy().astype(np.float64).T
+            for place, ids in enumerate(columns[memory.column][0, :, :, 0]):
+                used = ids[ids > 0]
+                scores = np.concatenate(([query[place] @ layer.sentinel.asnumpy()], rows[used] @ query[place]))
+                weights = np.exp(scores - scores.max())
+                attention[columns["unique_id"].item(), memory.name, place] = used, weights / weights.sum()
+    compared = 0
+    examples = {example.id: example for example in read_side_table(folder.mindrecord(SQUAD, "dev"))}
+    for case in data["cases"]:
+        example, count = examples[case["id"]], len(case["pieces"])
+        for base, readings in enumerate(case["memory"]):
+            for position, number, *parts in readings:
+                assert sum(parts) == data["unit"]
+                # the windows that hold the piece: the page shows one of them
+                found = [attention[window.unique_id, KNOWLEDGE_BASES[base].name, 1 + position if position < count
+                                   else example.document_offset + position - count - window.doc_start]
+                         for window in example.windows
+                         if position < count or 0 <= position - count - window.doc_start < window.length]
+                shown = [data["names"][base][concept] for concept in data["lists"][number]]
+                assert all(shown == [names[base][concept - 1] for concept in used] for used, _ in found)
+                assert min(np.abs(weights - np.array(parts) / data["unit"]).max() for _, weights in found) < 1e-6
+                compared += len(parts)
+    assert compared > 500
+
+
+def test_the_page_of_an_evaluation_lists_every_question(evaluated, page):
+    data = page[1]
+    predictions, result = read_json(evaluated / "predictions.json"), read_json(evaluated / "eval_result.json")
+    assert {case["id"]: case["answer"] for case in data["cases"]} == predictions
+    assert 100 * np.mean([case["right"] for case in data["cases"]]) == pytest.approx(result["exact_match"])
+    assert np.mean([case["f1"] for case in data["cases"]]) == pytest.approx(result["f1"], abs=0.06)
+    for case in data["cases"]:
+        assert all(sum(case[key][1::2]) == data["unit"] for key in ("start", "end"))
+
+
+def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
+    """Questions from standard input, JSON out, a page beside it; SQuAD 2.0's "no answer" takes part."""
+    passage = next(iter(read_passages(folder, SQUAD, "dev"))).text
+    file = tmp_path / "passage.txt"
+    file.write_text(passage, encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Who built the Clock Tower of Tarn?\n\nWhat is it made of?\n"))
+    predict.main(flags(folder, "--passage_file", file, "--json", "--ner", "none", "--html", tmp_path / "out.html",
+                       "--version_2_with_negative", True, "--null_score_diff_threshold", -1e9))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["question"] for line in lines] == ["Who built the Clock Tower of Tarn?", "What is it made of?"]
+    for line in lines:
+        assert line["answer"] == "" and "null_odds" in line
+        assert sum(entry["probability"] for entry in line["nbest"]) == pytest.approx(1)
+        assert line["probability"] == next(entry["probability"] for entry in line["nbest"] if not entry["text"])
+    assert '"answer":""' in (tmp_path / "out.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("more, message", [
+    ([], "--passage"), (["--passage", "a", "--passage_file", "b"], "--passage"),
+    (["--passage_file", "absent.txt"], "absent.txt"), (["--evaluation", "eval"], "--html"),
+    (["--passage", "a b", "--question", "c", "--vocab_path", "absent"], "absent"),
+    (["--passage", "a b", "--question", "c", "--wordnet_path", "absent"], "absent")])
+def test_bad_input_is_named(folder, more, message):
+    with pytest.raises((InputError, FileNotFoundError), match=re.escape(message)):
+        predict.main(flags(folder, *more))
+
+
+def test_a_passage_without_words_is_refused(folder):
+    with pytest.raises(InputError, match="no words in the passage"):
+        predict.main(flags(folder, "--passage", " \n", "--question", "Who?", "--ner", "none"))
+
+
+def test_what_is_missing_is_said_once_and_left_out(folder, tmp_path, caplog, monkeypatch):
+    from src.knowledge import live
+
+    def no_model():
+        raise InputError("the model is not installed")
+
+    root = tmp_path / "data"
+    shutil.copytree(folder.root / "KB_embeddings", root / "KB_embeddings")
+    shutil.copytree(folder.root / "nltk", root / "nltk")
+    monkeypatch.setattr(live.LOGGER, "propagate", True)
+    knowledge = live.LiveKnowledge(DataFolder(root), KNOWLEDGE_BASES)
+    assert "promoted_beliefs.tsv" in caplog.text and knowledge.tag("Paris") == ()
+    caplog.clear()
+    monkeypatch.setattr(live, "SpacyTagger", no_model)
+    knowledge = live.LiveKnowledge(folder, KNOWLEDGE_BASES)
+    assert "the model is not installed" in caplog.text and knowledge.tag("Paris") == ()
