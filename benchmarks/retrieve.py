@@ -49,20 +49,18 @@ def write_export(path: Path, gigabytes: float) -> None:
     rng = random.Random(0)
     header = "Entity\tRelation\tValue\tIteration of Promotion\tProbability\tSource" + "\tmore" * 7 + "\n"
     filler = "\t".join(["[MBL-Iter:1115-2018/09/03-From:thing]" * 4, '"Some Name" "some name"', '"other"'] + ["x"] * 4)
+    rows = []
+    for _ in range(10_000):      # one block of rows, repeated under other names
+        entity = f"concept:c{rng.randrange(280)}:name_{rng.randrange(10 ** 6)}_@"
+        relation = "generalizations" if rng.random() < 1 / 6 else "concept:atlocation"
+        rows.append(f"{entity}\t{relation}\tconcept:c{rng.randrange(280)}\t{rng.randrange(1115)}\t"
+                    f"{rng.random() * 0.5 + 0.5:.6f}\t{filler}\n")
+    block = "".join(rows)
     opener = gzip.open(path, "wt", compresslevel=1) if path.suffix == ".gz" else open(path, "w")   # noqa: SIM115
-    written = 0
-    with opener as rows:
-        rows.write(header)
-        while written < gigabytes * 2 ** 30:
-            block = []
-            for _ in range(10_000):
-                entity = f"concept:c{rng.randrange(280)}:name_{rng.randrange(10 ** 9)}_{rng.randrange(999)}"
-                relation = "generalizations" if rng.random() < 1 / 6 else "concept:atlocation"
-                block.append(f"{entity}\t{relation}\tconcept:c{rng.randrange(280)}\t{rng.randrange(1115)}\t"
-                             f"{rng.random() * 0.5 + 0.5:.6f}\t{filler}\n")
-            text = "".join(block)
-            rows.write(text)
-            written += len(text)
+    with opener as export:
+        export.write(header)
+        for number in range(int(gigabytes * 2 ** 30 / len(block)) + 1):
+            export.write(block.replace("@", str(number)))
 
 
 def beliefs(gigabytes: float) -> None:
