@@ -81,7 +81,7 @@ if [[ -z $DATAPATH ]]; then
     cp -r examples/quickstart/{SQuAD,ReCoRD,KB_embeddings,raw} "$work/data/"
     "$PYTHON" -m examples.quickstart.toy_wordnet examples/quickstart/toy_wordnet.json \
         "$work/data/nltk/corpora/wordnet"
-    lengths=(80 96)                 # word pieces that hold every passage of the sample: short ones train faster
+    length=128
     training=(--batch_size "${BATCH_SIZE:-4}" --learning_rate "${LEARNING_RATE:-2e-4}" --ema_decay 0.9 --buckets 1
         --keep_checkpoint_max 1)
     epochs=(8 12)
@@ -92,7 +92,7 @@ else
     [[ ! -f $work/data/SQuAD/train-v1.1.json ]] || tasks+=(squad)
     [[ ! -f $work/data/ReCoRD/train.json ]] || tasks+=(record)
     ((${#tasks[@]})) || die "DATAPATH=$DATAPATH: neither SQuAD/train-v1.1.json nor ReCoRD/train.json is there"
-    lengths=(384 384)
+    length=384
     training=(--batch_size "${BATCH_SIZE:-8}" --ema_decay 0.999)
     if [[ -n ${LEARNING_RATE:-} ]]; then
         training+=(--learning_rate "$LEARNING_RATE")
@@ -103,8 +103,6 @@ else
 fi
 data=$work/data vocabulary=$encoder/vocab.txt
 for task in "${tasks[@]}"; do
-    length=${lengths[0]}
-    if [[ $task == record ]]; then length=${lengths[1]}; fi
     if [[ -z $DATAPATH ]] || ! knowledge_there "$data" "$task" "$case"; then
         show_and_run retrieve.py --data_url "$data" --dataset "$task" --vocab_path "$vocabulary" \
             --uncased_vocab_path "$vocabulary"
