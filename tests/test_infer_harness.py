@@ -60,15 +60,25 @@ def refusal(*command, **options):
 
 # ------------------------------------------------------------------------------------------------------- raw inputs
 @pytest.fixture(scope="session")
-def inspect(tmp_path_factory):
-    """The harness's own code without MindSpore Lite, with sanitizers."""
+def tools(tmp_path_factory):
+    """The folder of the programs, built with sanitizers; without MindSpore Lite only inspect_inputs."""
     for tool in ("cmake", "make", "g++"):
         if shutil.which(tool) is None:
             skip_loudly(f"the inference harness: {tool} is not installed")
-    build = tmp_path_factory.mktemp("inspect")
-    run_well("cmake", "-S", HARNESS, "-B", build, "-DSANITIZE=ON", "-DLITE_HOME=")
-    run_well("cmake", "--build", build, "--target", "inspect_inputs", "--parallel", "2")
-    return build / "inspect_inputs"
+    build = tmp_path_factory.mktemp("tools")
+    done = run("bash", HARNESS / "build.sh", environment={"BUILD_FOLDER": str(build), "SANITIZE": "ON"})
+    if done.returncode == 2 and ("no MindSpore Lite in" in done.stderr or "gflags is missing" in done.stderr):
+        warnings.warn(f"NOT TESTED: inference outside Python: {done.stderr.strip()}", stacklevel=1)
+        run_well("cmake", "-S", HARNESS, "-B", build, "-DSANITIZE=ON", "-DLITE_HOME=")
+        done = run("cmake", "--build", build, "--target", "inspect_inputs", "--parallel", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return build
+
+
+@pytest.fixture(scope="session")
+def inspect(tools):
+    """The harness's own code without MindSpore Lite."""
+    return tools / "inspect_inputs"
 
 
 def write_inputs(folder, config=TINY, count=COUNT):
@@ -222,17 +232,13 @@ def test_a_cut_model_is_never_taken_for_whole(inspect, tmp_path):
 
 # ------------------------------------------------------------------------------------------------------------ models
 @pytest.fixture(scope="session")
-def harness(tmp_path_factory):
-    """The whole harness, with sanitizers."""
-    if not (LITE_HOME / "include" / "api" / "model.h").is_file():
-        skip_loudly(f"inference outside Python: no MindSpore Lite in {LITE_HOME}; bash scripts/get_lite.sh brings it")
+def harness(tools):
+    """The folder of the whole harness."""
+    if not (tools / "main").is_file():
+        pytest.skip("inference outside Python is NOT TESTED: MindSpore Lite or gflags is missing; bash "
+                    "scripts/get_lite.sh and apt-get install libgflags-dev bring them")
     pytest.importorskip("onnx", reason="onnx is not installed: inference outside Python is NOT tested")
-    folder = tmp_path_factory.mktemp("harness")
-    done = run("bash", HARNESS / "build.sh", environment={"BUILD_FOLDER": str(folder), "SANITIZE": "ON"})
-    if "is missing: install it" in done.stderr:
-        skip_loudly(f"inference outside Python: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return tools
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@
 #include <exception>
 #include <filesystem>
 #include <iostream>
-#include <regex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -64,12 +63,22 @@ void CheckFlags(int arguments) {
   }
 }
 
+// Whether a file is named as this program names its results: <dataset>_batch_1_<number>_0.bin.
+bool IsResult(const std::string& name) {
+  const std::string middle = "_batch_1_";
+  const std::string ending = "_0.bin";
+  const size_t at = name.find(middle);
+  if (at == std::string::npos || at == 0) return false;
+  const size_t digits = at + middle.size();
+  const size_t end = name.find_first_not_of("0123456789", digits);
+  return end != std::string::npos && end > digits && name.compare(end, std::string::npos, ending) == 0;
+}
+
 // Logits of an earlier run would look like this run's should it be cut short.
 void RemoveOlderResults(const fs::path& folder) {
-  const std::regex ours("[A-Za-z0-9_]+_batch_1_[0-9]+_0\\.bin(\\.part)?");
   std::vector<fs::path> older;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (std::regex_match(entry.path().filename().string(), ours)) older.push_back(entry.path());
+    if (IsResult(entry.path().filename().string())) older.push_back(entry.path());
   }
   for (const fs::path& path : older) fs::remove(path);
 }
