@@ -49,20 +49,27 @@ def run_job(job: Job, root: Path, force: bool = False) -> bool:
     for path in job.inputs:
         if not path.exists():
             raise InputError(f"{path}: no such file; it is needed for {job.output}")
+    known = record.get("inputs", {})
+    inputs = {_name(path, root): _state(path, known.get(_name(path, root))) for path in job.inputs}
     if job.output.exists() and not force:
-        if not record or _state(job.output, record["output"]) != record["output"]:
+        made = record.get("output")
+        if not record or made and _digest(_state(job.output, made)) != _digest(made):
             LOGGER.info("%s: not made by retrieve.py, kept as it is (--force makes it anew)", job.output)
             return False
-        inputs = {str(path): _state(path, record["inputs"].get(str(path))) for path in job.inputs}
-        if _contents(inputs) == _contents(record["inputs"]) and record["settings"] == job.settings:
+        if made and _digests(inputs) == _digests(known) and record["settings"] == job.settings:
             LOGGER.info("%s: up to date", job.output)
-            write_json(record_path, {**record, "inputs": inputs})
             return False
-    inputs = {str(path): _state(path, record["inputs"].get(str(path)) if record else None) for path in job.inputs}
+    # An output that is found with no state in its record is ours, from a run that was stopped in between.
+    write_json(record_path, {"output": {}, "inputs": inputs, "settings": job.settings})
     job.make()
     write_json(record_path, {"output": _state(job.output), "inputs": inputs, "settings": job.settings})
     LOGGER.info("%s: made", job.output)
     return True
+
+
+def _name(path: Path, root: Path) -> str:
+    """A path as the record has it: below the data folder by its place there, so that the folder can be moved."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path.resolve())
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -86,5 +93,9 @@ def _state(path: Path, known: Any = None) -> dict[str, Any]:
     return {**state, "digest": [file_digest(file, "blake2b") for file in files if file.is_file()]}
 
 
-def _contents(states: dict[str, Any]) -> dict[str, Any]:
-    return {path: state.get("digest") for path, state in states.items() if isinstance(state, dict)}
+def _digest(state: Any) -> Any:
+    return state.get("digest") if isinstance(state, dict) else None
+
+
+def _digests(states: dict[str, Any]) -> dict[str, Any]:
+    return {path: _digest(state) for path, state in states.items()}

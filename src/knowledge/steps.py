@@ -83,7 +83,7 @@ class Retrieval:
             yield Job(target, [source], partial(self._tag, source, target), {"ner": self.options.ner})
 
     def _tag(self, source: Path, target: Path) -> None:
-        cache = TagCache(self.folder.root / RECORDS / f"entities-{self.options.ner}.jsonl")
+        cache = TagCache(self.folder.root / RECORDS / f"entities-{self._tagger().name}.jsonl")
         tag_dataset(source, target, cache, self._tagger)
 
     @lru_cache(maxsize=1)   # noqa: B019 - one tagger for the length of a run
