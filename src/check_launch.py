@@ -154,7 +154,7 @@ def check_training(task: TaskConfig, args: argparse.Namespace) -> None:
     if args.do_predict or args.do_val:
         check_features(task, "dev", args)
     folder = args.save_finetune_checkpoint_path.absolute()
-    if args.do_train and not args.resume and any(folder.glob("training_state*.json")):
+    if args.do_train and not args.resume and (folder / f"training_state_{task.name}.json").exists():
         if args.init_checkpoint is not None and folder in args.init_checkpoint.absolute().parents:
             raise InputError(f"--init_checkpoint {args.init_checkpoint}: it belongs to the training in {folder}, where "
                              "the new one would be; give another folder by --save_finetune_checkpoint_path")

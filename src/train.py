@@ -64,7 +64,7 @@ class Trainer:
         self.train_step.set_train(True)
         self.average = MovingAverage(network.trainable_params(), args.ema_decay) if args.use_ema else None
         self.best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
-        self.state = TrainingState(args.save_finetune_checkpoint_path, self.state_parameters())
+        self.state = TrainingState(args.save_finetune_checkpoint_path, task.name, self.state_parameters())
 
     def state_parameters(self) -> list[Parameter]:
         """Everything that a resumed training needs."""
@@ -183,13 +183,12 @@ def plain_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
 
 
-def train(task: TaskConfig, args: argparse.Namespace) -> Path:
+def train(task: TaskConfig, args: argparse.Namespace, devices: Devices) -> Path:
     """Train as the flags say; returns the last checkpoint.
 
     Raises:
         InputError: a file or flag does not fit; nothing has been written then but features that were missing.
     """
-    devices = set_up_device(args)
     ms.set_seed(args.random_seed)
     manifest = prepare_features(task, "train", args)
     network, config = build_for_training(args, manifest)
@@ -220,14 +219,13 @@ def run_training(task: TaskConfig, args: argparse.Namespace) -> None:
     """What run_KTNET_{task}.py does: --do_train, then --do_predict."""
     fetch_data(args)
     fill_paths(args, task)
+    devices = set_up_device(args)
     checkpoint = args.init_checkpoint
     if args.do_train:
-        checkpoint = train(task, args)
-    if args.do_predict:
+        checkpoint = train(task, args, devices)
+    if args.do_predict and devices.is_first:
         if checkpoint is None:
             raise InputError("--do_predict True with --do_train False: give the checkpoint by --init_checkpoint")
-        if not args.do_train:
-            set_up_device(args)
         evaluate_checkpoint(task, args, checkpoint, args.checkpoints)
     send_results(args)
 

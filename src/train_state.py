@@ -1,8 +1,9 @@
 """Everything that a killed training needs to go on exactly where it was, in one file that is never half-written.
 
-``training_state.ckpt`` holds the weights, Adam's moments, the moving average, the loss scale and the number of steps
-done. The order of the data and (on CPU) the dropout masks follow from the seed and the step, so that number is the data
-position and the random state as well. ``training_state.json`` holds what must not change between the runs.
+``training_state_{task}.ckpt`` holds the weights, Adam's moments, the moving average, the loss scale and the number of
+steps done. The order of the data and (on CPU) the dropout masks follow from the seed and the step, so that number is
+the data position and the random state as well. ``training_state_{task}.json`` holds what must not change between the
+runs.
 """
 from __future__ import annotations
 
@@ -27,16 +28,17 @@ FREE_FLAGS = frozenset({"resume", "device_id", "do_train", "do_predict", "do_val
 
 
 class TrainingState:
-    """The state file of one checkpoint folder.
+    """The state file of one data set's training in a checkpoint folder.
 
     Args:
         folder: where the checkpoints lie.
+        task: name of the data set; two data sets may share a folder.
         parameters: all that makes the state; their names are unique.
     """
 
-    def __init__(self, folder: Path, parameters: Iterable[Parameter]) -> None:
-        self.path = folder / "training_state.ckpt"
-        self.settings_path = folder / "training_state.json"
+    def __init__(self, folder: Path, task: str, parameters: Iterable[Parameter]) -> None:
+        self.path = folder / f"training_state_{task}.ckpt"
+        self.settings_path = folder / f"training_state_{task}.json"
         self.parameters = {parameter.name: parameter for parameter in parameters}
 
     def begin(self, settings: Mapping[str, Any]) -> None:

@@ -77,7 +77,8 @@ def test_what_a_training_leaves(trained):
     folder = output / "finetune_checkpoint"
     assert {path.name for path in folder.iterdir()} == {
         "KTNET_squad-1_6.ckpt", "KTNET_squad-1_6.json", LAST, "KTNET_squad-2_6.json", "KTNET_squad-best.ckpt",
-        "KTNET_squad-best.json", "training_state.ckpt", "training_state.json"}
+        "KTNET_squad-best.json", "training_state_squad.ckpt",
+        "training_state_squad.json"}
     records = [json.loads(line) for line in (output / "metrics_squad.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == list(range(1, 13))
     assert records[-1]["loss"] < records[0]["loss"]
