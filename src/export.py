@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,23 +86,34 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
     names = [column.name for column in columns]
     stem.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", dir=stem.parent) as folder:
-        target = Path(folder) / (stem.name + ENDINGS[file_format])
+        target = stem.name + ENDINGS[file_format]
         try:
-            if file_format == "ONNX":
-                stand_ins = prepare_for_onnx(network)
-                ms.onnx.export(network, *inputs, file_name=str(target), input_names=names,
-                               output_names=[OUTPUT_NAME])
-                restore_erf(target, stand_ins)
-            elif file_format == "MINDIR":
-                ms.export(network, *inputs, file_name=str(target), file_format=file_format,
-                          custom_func=lambda model: name_inputs(model, names))
-            else:
-                ms.export(network, *inputs, file_name=str(target), file_format=file_format)
+            with working_in(folder):     # MindSpore refuses paths with blanks and the like
+                if file_format == "ONNX":
+                    stand_ins = prepare_for_onnx(network)
+                    ms.onnx.export(network, *inputs, file_name=target, input_names=names, output_names=[OUTPUT_NAME])
+                    restore_erf(target, stand_ins)
+                elif file_format == "MINDIR":
+                    ms.export(network, *inputs, file_name=target, file_format=file_format,
+                              custom_func=lambda model: name_inputs(model, names))
+                else:
+                    ms.export(network, *inputs, file_name=target, file_format=file_format)
         except (RuntimeError, ValueError, TypeError) as error:
             reason = str(error).strip().split("\n")[0]
             raise InputError(f"--file_format {file_format}: MindSpore {ms.__version__} cannot export this network "
                              f"({reason})") from None
         return move_into_place(Path(folder), stem.parent, stem.name)
+
+
+@contextlib.contextmanager
+def working_in(folder: Path | str) -> Iterator[None]:
+    """Make ``folder`` the working folder for a while."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def name_inputs(model: Any, names: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ def operators(path):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A checkpoint, its averaged weights and its exported files."""
-    folder = tmp_path_factory.mktemp("export")
+    folder = tmp_path_factory.mktemp("a folder with blanks")
     checkpoint = folder / "KTNET_squad-1_1.ckpt"
     weights = make_checkpoint(checkpoint, TINY)
     mindir, = run_export(checkpoint, folder / "mindir", "MINDIR")
