@@ -18,6 +18,9 @@ import time
 from pathlib import Path
 from typing import Any, Iterator
 
+if __name__ == "__main__" and not __package__:      # started by its path: look for src in the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from src.config import KNOWLEDGE_BASES, TASKS, DataFolder, TaskConfig
 from src.knowledge.formats import read_records, write_records
 from src.reader.storage import ConvertedFiles, FeatureExpander, open_converted
