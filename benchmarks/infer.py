@@ -2,9 +2,9 @@
 
     python -m benchmarks.infer --load_checkpoint_path CKPT --preprocess_path preprocess_result [--questions 16]
 
-The checkpoint is exported as ONNX and converted for MindSpore Lite; then the harness, onnxruntime, the same network in
-PyTorch and HuggingFace's plain BERT of the same sizes answer the same questions one by one, each with as many threads
-as ``threads`` says: the harness as that many models of one thread each. Times are milliseconds a question; the
+The checkpoint is exported as ONNX and converted for MindSpore Lite; then the harness, onnxruntime and the same network
+in PyTorch answer the same questions one by one, each with as many threads as ``threads`` says: the harness as that many
+models of one thread each. Times are milliseconds a question; the
 harness's hold reading its inputs from files and writing its results, the others' neither.
 """
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers import PlainBert, median_ratio
 from src.bin_files import BinManifest, ResultFiles, little_endian, read_manifest, write_manifest
 from src.checkpoint import load_config, read_checkpoint
 from src.config import KTNetConfig
@@ -101,19 +100,13 @@ def make_peers(onnx_file: Path, checkpoint: Path, config: KTNetConfig,
     session = onnxruntime.InferenceSession(str(onnx_file), options, providers=["CPUExecutionProvider"])
     weights = reference.to_torch({name: value.asnumpy() for name, value in read_checkpoint(checkpoint).items()},
                                  "float32")
-    plain = PlainBert(config.bert)
 
     def same_network(question: Question) -> np.ndarray:
         reference.torch.set_num_threads(threads)
         with reference.torch.inference_mode():
             return reference._logits(weights, config, question, "float32").numpy()
 
-    def plain_bert(question: Question) -> np.ndarray:
-        reference.torch.set_num_threads(threads)
-        return plain.infer(question)
-
-    return {"onnxruntime": lambda question: session.run(None, dict(question))[0], "pytorch": same_network,
-            "pytorch_plain_bert": plain_bert}
+    return {"onnxruntime": lambda question: session.run(None, dict(question))[0], "pytorch": same_network}
 
 
 def run_harness(folder: Path, mindir: Path, workers: int) -> float:
@@ -140,7 +133,10 @@ def compare(peers: Mapping[str, Callable[[Question], np.ndarray]], folder: Path,
             for name, value in now.items():
                 times[name].append(value)
     found = {f"{name}_ms": round(statistics.median(values), 2) for name, values in times.items()}
-    return found | {f"harness_over_{name}": round(median_ratio(times["harness"], times[name]), 3) for name in peers}
+    # The median of the rounds' own ratios: what slows the machine for a while slows all of a round.
+    ratios = {name: statistics.median(ours / theirs for ours, theirs in zip(times["harness"], times[name], strict=True))
+              for name in peers}
+    return found | {f"harness_over_{name}": round(ratio, 3) for name, ratio in ratios.items()}
 
 
 def differ(folder: Path, manifest: BinManifest, questions: Sequence[Question],
