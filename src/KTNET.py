@@ -35,7 +35,7 @@ class KTNET(nn.Cell):
         bert, std, tables = config.bert, config.bert.initializer_range, tables or {}
         dropouts = DropoutFactory(is_training, seed)
         self.first_step = Tensor(0, ms.int32)
-        self.bert = BertModel(bert, config.max_seq_len, dropouts, compute_type)
+        self.bert = BertModel(bert, dropouts, compute_type)
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))

@@ -6,6 +6,8 @@ layer and the step: no state at all, and cheaper than drawing new numbers.
 """
 from __future__ import annotations
 
+import functools
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -13,10 +15,17 @@ from mindspore import Tensor, nn, ops
 POOL_ROWS = 4093         # a prime, so that the quadratic hash below spreads over all rows
 
 
-def mask_pool(rate: float, width: int, seed: int) -> np.ndarray:
+@functools.cache
+def mask_pool(rate: float, width: int, seed: int) -> Tensor:
     """Draw the masks: float32 [POOL_ROWS, width] of 0 (dropped, with probability ``rate``) and 1 / (1 - rate)."""
     kept = np.random.RandomState(seed).random_sample((POOL_ROWS, width)) >= rate
-    return (kept / (1.0 - rate)).astype(np.float32)
+    return Tensor((kept / (1.0 - rate)).astype(np.float32))
+
+
+@ops.constexpr(check=False)
+def constant_pool(rate: float, width: int, seed: int) -> Tensor:
+    """The masks as a constant of the graph that is being compiled; cutting a wider pool would copy it in every step."""
+    return mask_pool(rate, width, seed)
 
 
 class StatelessDropout(nn.Cell):
@@ -24,19 +33,20 @@ class StatelessDropout(nn.Cell):
 
     Args:
         rate: probability of dropping an element.
-        width: length of the last dimension, or more.
         layer: number of this dropout in the network; different layers draw different masks.
-        seed: seed of the pool.
+        seed: seed of the pool, which all layers of a width share.
     """
 
-    def __init__(self, rate: float, width: int, layer: int, seed: int) -> None:
+    def __init__(self, rate: float, layer: int, seed: int) -> None:
         super().__init__()
-        self.pool = Tensor(mask_pool(rate, width, seed))
-        self.layer = layer
+        self.rate, self.layer, self.seed = rate, layer, seed
 
     def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
         """Drop elements of ``inputs`` [..., W] float; ``step`` is an int32 scalar tensor."""
-        shape = inputs.shape
+        return inputs * self.keep(inputs.shape, step).astype(inputs.dtype)
+
+    def keep(self, shape: tuple[int, ...], step: Tensor) -> Tensor:
+        """The mask: float32 of ``shape``, 0 where an element is dropped and 1 / (1 - rate) elsewhere."""
         rows = 1
         for size in shape[:-1]:
             rows = rows * size
@@ -44,8 +54,8 @@ class StatelessDropout(nn.Cell):
         shift = (step * 1361 + self.layer * 3319) % POOL_ROWS
         row = ops.arange(0, rows, 1, dtype=ms.int32) * 1009 % POOL_ROWS
         picked = (row * row + row * slope + shift) % POOL_ROWS
-        mask = ops.gather(self.pool[:, :shape[-1]], picked, 0)                    # [rows, W]
-        return inputs * mask.reshape(shape).astype(inputs.dtype)
+        mask = ops.gather(constant_pool(self.rate, shape[-1], self.seed), picked, 0)       # [rows, W]
+        return mask.reshape(shape)
 
 
 class DeviceDropout(nn.Cell):
@@ -81,11 +91,11 @@ class DropoutFactory:
         self.seed = seed
         self.layers = 0
 
-    def __call__(self, rate: float, width: int) -> nn.Cell:
-        """The next dropout, for tensors whose last dimension is at most ``width``."""
+    def __call__(self, rate: float) -> nn.Cell:
+        """The next dropout."""
         if not self.is_training or rate == 0.0:
             return NoDropout()
         if ms.get_context("device_target") != "CPU":
             return DeviceDropout(rate)
         self.layers += 1
-        return StatelessDropout(rate, width, self.layers, self.seed + self.layers)
+        return StatelessDropout(rate, self.layers, self.seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mindspore import Tensor, nn, ops
 
-from src.bert import AddBias, Gelu
+from src.bert import AddBias, Gelu, LayerNorm
 
 STAND_IN = "Tanh"        # what Erf is exported as; the network itself has none
 
@@ -36,7 +36,7 @@ class ExportedGelu(nn.Cell):
 class ExportedLayerNorm(nn.Cell):
     """Layer normalisation over the last dimension, written out."""
 
-    def __init__(self, norm: nn.LayerNorm) -> None:
+    def __init__(self, norm: LayerNorm) -> None:
         super().__init__(auto_prefix=False)
         self.gamma, self.beta, self.epsilon = norm.gamma, norm.beta, norm.epsilon
         self.mean = ops.ReduceMean(keep_dims=True)
@@ -60,7 +60,7 @@ class ExportedAddBias(nn.Cell):
 
 
 EXPORTED: dict[type[nn.Cell], Callable[..., nn.Cell]] = {
-    Gelu: ExportedGelu, nn.LayerNorm: ExportedLayerNorm, AddBias: ExportedAddBias}
+    Gelu: ExportedGelu, LayerNorm: ExportedLayerNorm, AddBias: ExportedAddBias}
 
 
 def prepare_for_onnx(network: nn.Cell) -> int:

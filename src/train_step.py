@@ -274,12 +274,14 @@ class MovingAverage(nn.Cell):
         self.averages = zeros_like(parameters, "ema")
         self.updates = Parameter(Tensor(0, ms.int32), name="ema_updates", requires_grad=False)
         self.decay = decay
+        self.share = Tensor(1.0 - decay, ms.float32)
+        self.descend = ops.ApplyGradientDescent()    # a -= share * (a - w), in place
         self.count = len(parameters)
 
     def construct(self) -> Tensor:
         """Take the weights in as they are now."""
         for i in range(self.count):
-            ops.assign(self.averages[i], self.averages[i] * self.decay + self.parameters[i] * (1.0 - self.decay))
+            self.descend(self.averages[i], self.share, self.averages[i] - self.parameters[i])
         return ops.assign(self.updates, self.updates + 1)
 
     def corrected(self) -> dict[str, Tensor]:
