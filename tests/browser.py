@@ -1,6 +1,7 @@
 """A headless Chromium for tests, driven through chromedriver's HTTP interface."""
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -53,6 +54,14 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of a function body of JavaScript."""
         return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": arguments})
+
+    def run_async(self, script: str, *arguments: Any) -> Any:
+        """What a function body of JavaScript hands to its last argument."""
+        return self._call("POST", f"{self._session}/execute/async", {"script": script, "args": arguments})
+
+    def screenshot(self) -> bytes:
+        """What the window shows, as PNG."""
+        return base64.b64decode(self._call("GET", f"{self._session}/screenshot"))
 
     def press(self, *keys: str) -> None:
         """Press keys, by name or character, on what has the focus."""

@@ -99,6 +99,15 @@ def test_a_case_takes_every_piece_from_the_window_that_sees_it_best(tmp_path):
     assert shown.pop(-case.query_length) == 1 and sorted(shown) == list(range(total))
     # Least of left and right context, + 0.01 x length: piece 5 has 2 in (0, 8) and 1 in (4, 8); piece 6 has 1 and 2.
     assert [shown[piece] for piece in (0, 5, 6, 9, 10)] == [1, 1, 2, 2, 3]
+    # The answer's window (0, 8) says where it ends, also for piece 6, which (4, 8) sees better.
+    offset = example.document_offset
+    ends = np.array([results[0 if piece < 8 else 1 if piece < 10 else 2].end_logits[
+        offset + piece - (0 if piece < 8 else 4 if piece < 10 else 8)] for piece in range(total)], np.float64)
+    starts = np.array([results[0 if piece < 6 else 1 if piece < 10 else 2].start_logits[
+        offset + piece - (0 if piece < 6 else 4 if piece < 10 else 8)] for piece in range(total)], np.float64)
+    for shares, logits in ((case.end, ends), (case.start, starts)):
+        np.testing.assert_allclose(shares, np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(),
+                                   rtol=1e-9)
     other = make_case(example, results, tokenizer, DecodingOptions(ignore_padding=True), prediction="")
     assert other.span is None and other.gold is None and other.score is None
 

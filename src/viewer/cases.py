@@ -66,7 +66,8 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
     """Gather a case.
 
     Every passage piece is shown as the window saw it that gives it the most context; the question as the window saw it
-    that the answer comes from, else the first. Start and end probabilities are the softmax over the passage's pieces.
+    that the answer comes from, else the first. Start and end probabilities are the softmax over the passage's pieces;
+    where the answer may end is said by the window that it comes from, as in decoding, as far as that reaches.
 
     Args:
         example: the question.
@@ -88,9 +89,11 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
                                  len(example.pieces))
     asked = int(owners[span[0]]) if span else 0
     rows = [(asked, 1 + piece) for piece in range(example.query_length)]
-    rows += [(int(owner), example.document_offset + piece - example.windows[owner].doc_start)
-             for piece, owner in enumerate(owners)]
-    passage = rows[example.query_length:]
+    passage = [_row(example, piece, int(owner)) for piece, owner in enumerate(owners)]
+    rows += passage
+    answered = example.windows[asked]
+    ends = [_row(example, piece, asked) if span and 0 <= piece - answered.doc_start < answered.length else row
+            for piece, row in enumerate(passage)]
     score = None
     if has_gold:
         gold = GoldAnswers(example.id, () if example.is_impossible else example.answers,
@@ -102,10 +105,15 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
         piece_to_word=(*query.piece_to_word[:example.query_length], *example.piece_to_word),
         query_length=example.query_length,
         start=softmax([results[owner].start_logits[row] for owner, row in passage]),
-        end=softmax([results[owner].end_logits[row] for owner, row in passage]),
+        end=softmax([results[window].end_logits[row] for window, row in ends]),
         readings=tuple(_readings(number, rows, results) for number in range(len(results[0].concept_ids))),
         decoded=decoded, prediction=prediction, span=span,
         gold=(() if example.is_impossible else example.answers) if has_gold else None, score=score)
+
+
+def _row(example: EvaluationExample, piece: int, window: int) -> tuple[int, int]:
+    """Where a passage piece stands: (window, row of its feature)."""
+    return window, example.document_offset + piece - example.windows[window].doc_start
 
 
 def find_span(example: EvaluationExample, logits: Sequence[tuple[np.ndarray, np.ndarray]], options: DecodingOptions,
