@@ -2,7 +2,8 @@
 # From a fresh clone to answers, in minutes, on CPU: bash scripts/quickstart.sh
 #
 # Makes .venv, installs the pinned requirements, converts an encoder and a small SQuAD and ReCoRD sample with toy
-# knowledge (examples/quickstart), trains briefly, evaluates, prints the answers beside gold and the metric.
+# knowledge (examples/quickstart), trains briefly, evaluates, prints the answers beside gold and the metric; then
+# scripts/ask.sh asks the network about a passage of one's own.
 # Everything but .venv goes into quickstart_output; running it again redoes only what has changed.
 #
 #   DATAPATH=DIR    a data folder of your own in the sample's place; it is only read
@@ -57,7 +58,7 @@ knowledge_there() { # DATA TASK CASE
 }
 
 step "Python packages"
-make_environment "$ROOT" requirements.txt
+make_environment "$ROOT" requirements.txt requirements-entities.txt
 if [[ -z $ENCODER ]]; then make_environment "$ROOT" requirements-encoder.txt; fi
 PYTHON=$ROOT/.venv/bin/python
 
@@ -136,3 +137,9 @@ for task in "${tasks[@]}"; do
     echo "${folder_of[$task]}: $(tr -d '\n' <"$work/$task/eval_result.json")"
 done
 step "done: $work"
+if [[ " ${tasks[*]} " == *" squad "* ]]; then
+    echo "Ask it about a passage of your own (--help says more):"
+    where=
+    if [[ $OUTPUT != "$ROOT/quickstart_output" ]]; then where="OUTPUT=$(printf %q "$OUTPUT") "; fi
+    echo "    ${where}bash scripts/ask.sh \"PASSAGE\" \"QUESTION\""
+fi

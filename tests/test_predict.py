@@ -6,6 +6,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +218,13 @@ def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
 def test_bad_input_is_named(folder, more, message):
     with pytest.raises((InputError, FileNotFoundError), match=re.escape(message)):
         predict.main(flags(folder, *more))
+
+
+def test_a_python_without_mindspore_is_one_line():
+    ended = subprocess.run([sys.executable, "-S", "predict.py", "--passage", "a", "--load_checkpoint_path", "a.ckpt"],
+                           cwd=SAMPLE.parents[1], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+    assert "No module named" in ended.stderr and ".venv/bin/python" in ended.stderr
 
 
 def test_a_passage_without_words_is_refused(folder):

@@ -30,6 +30,12 @@ def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Seq
             raise
         print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        if os.environ.get("KTNET_DEBUG") == "1":
+            raise
+        print(f"error: {error}: not installed for {sys.executable}; scripts/quickstart.sh makes .venv with everything: "
+              "start this with .venv/bin/python", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Asks the newest network that scripts/quickstart.sh has trained on SQuAD about a passage of your own.
+#
+#   bash scripts/ask.sh PASSAGE [QUESTION ...] [-- FLAGS of predict.py]
+#
+# PASSAGE is the text itself or a text file; without a question there is a prompt. Flags: --html FILE for a page that
+# shows the knowledge behind every word, --json for machines, predict.py --help for all.
+# Environment: OUTPUT=DIR [quickstart_output] as for quickstart.sh; CHECKPOINT=FILE with DATAPATH=DIR, a network of your
+# own and the data folder that it was trained with.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+newest_checkpoint() {   # FOLDER: sets CHECKPOINT and DATAPATH
+    local path
+    for path in "$1"/*/squad/finetune_checkpoint/KTNET_squad-*.ckpt; do
+        if [[ -f $path && (-z ${CHECKPOINT:-} || $path -nt $CHECKPOINT) ]]; then CHECKPOINT=$path; fi
+    done
+    [[ -n ${CHECKPOINT:-} ]] || die "no network in $1; run bash scripts/quickstart.sh first, or name one:" \
+        "CHECKPOINT=FILE DATAPATH=DIR"
+    DATAPATH=${CHECKPOINT%/squad/*}/data
+}
+
+given=()
+while (($#)) && [[ $1 != -- ]]; do given+=("$1") && shift; done
+if ((${#given[@]} == 0)) || [[ ${given[0]} == -h || ${given[0]} == --help ]]; then
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit $((${#given[@]} ? 0 : 2))
+fi
+if [[ -z ${CHECKPOINT:-} ]]; then
+    newest_checkpoint "$(absolute "${OUTPUT:-$ROOT/quickstart_output}")"
+else
+    [[ -n ${DATAPATH:-} ]] || die "CHECKPOINT=$CHECKPOINT: give its data folder too, with DATAPATH=DIR"
+fi
+find_python
+if [[ -f ${given[0]} ]]; then flags=(--passage_file "${given[0]}"); else flags=(--passage "${given[0]}"); fi
+for question in "${given[@]:1}"; do flags+=(--question "$question"); done
+exec "$PYTHON" "$ROOT/predict.py" --data_url "$DATAPATH" --load_checkpoint_path "$CHECKPOINT" "${flags[@]}" "${@:2}"
