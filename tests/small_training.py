@@ -3,6 +3,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.config import SPLITS, SQUAD, BertConfig, DataFolder, WindowConfig
@@ -10,6 +14,7 @@ from src.data_convert import convert
 from tests import small_data
 from tests.reference import encoder_shapes
 
+ROOT = Path(__file__).parents[1]
 WINDOWS = WindowConfig(max_seq_len=48, doc_stride=16, max_query_length=16)
 QUESTIONS = 22       # no multiple of the batch sizes used, so that the last batch of an epoch is filled up
 ENCODER = BertConfig(vocab_size=len(small_data.VOCABULARY), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
@@ -55,3 +60,29 @@ def flags(data: DataFolder, output: Path, **values: object) -> list[str]:
     chosen = {"device_target": "CPU", "data_url": data.root, "checkpoints": output, "batch_size": 4, "epoch": 2,
               "buckets": 1, "learning_rate": 0.003, "ema_decay": 0.9} | values
     return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+
+
+def run_and_kill(command: Sequence[str], lines: int | None, pause: float) -> int:
+    """Run a training and kill it with SIGKILL.
+
+    Args:
+        command: command line.
+        lines: how many lines that tell of a step or a saved checkpoint to wait for; None lets it run to its end.
+        pause: seconds between the last of them and the kill.
+
+    Returns:
+        The exit code; -SIGKILL when it was killed.
+    """
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    seen = 0
+    if lines == 0:
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+    for line in process.stderr:
+        seen += line.startswith(("epoch:", "saved"))
+        if seen and seen == lines:
+            time.sleep(pause)
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stderr.read()
+    return process.wait()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -125,21 +124,13 @@ def test_killed_and_resumed_ends_with_the_same_bits(data, trained, tmp_path):
     flags = small_training.flags(data, tmp_path, save_steps=1, resume=True)
     kills = 0
     for _ in range(40):
-        process = subprocess.Popen(command("run_KTNET_squad.py", flags), cwd=ROOT, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True)
         # The first kills come while it trains or saves, whatever the speed of the machine: after some log lines.
-        wanted = generator.randint(1, 4) if kills < 5 else 10 ** 6
-        seen = 0
-        for line in process.stderr:
-            seen += line.startswith(("epoch:", "saved"))
-            if seen >= wanted:
-                time.sleep(generator.random() * 0.05)
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
-        process.stderr.read()
-        if process.wait() == 0:
+        lines = generator.randint(1, 4) if kills < 5 else None
+        code = small_training.run_and_kill(command("run_KTNET_squad.py", flags), lines, generator.random() * 0.05)
+        if code == 0:
             break
+        assert code == -signal.SIGKILL
+        kills += 1
         for path in (tmp_path / "finetune_checkpoint").glob("*.ckpt"):
             read_checkpoint(path)                                  # none is ever unreadable
     else:

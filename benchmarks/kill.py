@@ -1,0 +1,99 @@
+"""Kill a training again and again and see that it loses nothing; prints one JSON line.
+
+    python -m benchmarks.kill [--kills 50] [--seed 1]
+
+A tiny network is trained once without interruption. The same training is then killed with SIGKILL at random moments
+(half of the kills at any time from its start, the others shortly after a random number of steps and saved checkpoints)
+and resumed by --resume True, until it has been killed often enough and may run to its end. After every kill each
+checkpoint that lies there must be readable; at the end every weight, moment and average must equal the uninterrupted
+run's to the bit, and metrics.jsonl must hold every step once.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from src.checkpoint import checkpoints_in, read_checkpoint
+from src.config import SQUAD, DataFolder
+from src.train_log import read_metrics
+from src.train_state import TrainingState
+from tests import small_training
+from utils.args import OneLineParser, non_negative_int, positive_int
+from utils.util import InputError, run_main
+
+LINES_MOST = 4              # log lines after which a kill may come
+PAUSE_MOST = 0.1            # seconds between a log line and the kill
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = OneLineParser(prog="python -m benchmarks.kill", description=__doc__,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=positive_int, default=50, help="how often to kill [50]")
+    parser.add_argument("--epoch", type=positive_int, default=25, help="passes over the data, 6 steps each [25]")
+    parser.add_argument("--seed", type=non_negative_int, default=1, help="of the moments [1]")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        data = small_training.make_training_data(Path(name) / "data")
+        whole, broken = Path(name) / "whole", Path(name) / "broken"
+        start = time.perf_counter()
+        if small_training.run_and_kill(command(data, whole, args.epoch), None, 0.0):
+            raise InputError("benchmark: the uninterrupted training failed")
+        moments = kill_often(data, broken, args, time.perf_counter() - start)
+        print(json.dumps(report(whole, broken, args, moments)))
+
+
+def command(data: DataFolder, output: Path, epoch: int) -> list[str]:
+    flags = small_training.flags(data, output, epoch=epoch, save_steps=1, resume=True)
+    return [sys.executable, str(small_training.ROOT / "run_KTNET_squad.py"), *flags]
+
+
+def kill_often(data: DataFolder, output: Path, args: argparse.Namespace, seconds: float) -> list[int]:
+    """Kill and resume, then let it end; the number of steps in metrics.jsonl at each kill."""
+    generator = random.Random(args.seed)
+    moments: list[int] = []
+    for number in tqdm(range(args.kills), desc="kills", disable=None):
+        lines = 0 if number % 2 else generator.randint(1, LINES_MOST)
+        pause = generator.random() * (seconds if lines == 0 else PAUSE_MOST)
+        code = small_training.run_and_kill(command(data, output, args.epoch), lines, pause)
+        if code != -signal.SIGKILL:
+            raise InputError(f"benchmark: run {number + 1} ended with code {code} before it was killed; give a larger "
+                             "--epoch")
+        for path in (output / "finetune_checkpoint").glob("*.ckpt"):
+            read_checkpoint(path)
+        moments.append(len(read_metrics(output / "metrics_squad.jsonl")))
+    if small_training.run_and_kill(command(data, output, args.epoch), None, 0.0):
+        raise InputError("benchmark: the resumed training failed")
+    return moments
+
+
+def report(whole: Path, broken: Path, args: argparse.Namespace, moments: list[int]) -> dict[str, object]:
+    """Compare the two runs."""
+    folders = [output / "finetune_checkpoint" for output in (whole, broken)]
+    last = [checkpoints_in(folder, SQUAD.name)[-1] for folder in folders]
+    state = [TrainingState(folder, SQUAD.name, ()).path for folder in folders]
+    steps = [line["step"] for line in read_metrics(broken / "metrics_squad.jsonl")]
+    return {"benchmark": "kill", "kills": len(moments), "seed": args.seed, "steps": len(steps),
+            "different_steps_killed_at": len(set(moments)), "checkpoint": last[1].name,
+            "weights_equal_to_the_bit": last[0].name == last[1].name and same(*last),
+            "state_equal_to_the_bit": same(*state),
+            "every_step_logged_once": steps == list(range(1, len(steps) + 1))}
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two checkpoints hold the same names with the same bits."""
+    one, two = ({name: value.asnumpy().tobytes() for name, value in read_checkpoint(path).items()}
+                for path in (first, second))
+    return one == two
+
+
+if __name__ == "__main__":
+    run_main(main)
