@@ -19,6 +19,7 @@ from src.config import MemoryConfig
 from src.dataset import create_dev_dataset, feature_lengths
 from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.logits import Logits
+from utils.device import CompiledLengths
 from utils.util import LOGGER
 
 UNCOMPUTED_LOGIT = -10000.0     # of positions beyond the length that a batch was padded to
@@ -43,12 +44,15 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
     unique_ids = np.empty(len(lengths), np.int64)
     logits = np.full((2, len(lengths), buckets[-1]), UNCOMPUTED_LOGIT, np.float32)
     done = 0
+    compiled = CompiledLengths(network)
     with tqdm(total=len(lengths), desc="evaluation", unit="feature", disable=None) as progress:
         for batch in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
             ids = batch.pop("unique_id").reshape(-1)
             filled = [np.resize(column, (batch_size, *column.shape[1:])) if len(ids) < batch_size else column
                       for column in batch.values()]
-            scores = network(*(Tensor(column) for column in filled)).asnumpy()
+            inputs = [Tensor(column) for column in filled]
+            compiled.prepare(inputs[0].shape[1], *inputs)
+            scores = network(*inputs).asnumpy()
             rows = slice(done, done + len(ids))
             unique_ids[rows] = ids
             logits[:, rows, :scores.shape[2]] = scores[:, :len(ids)]

@@ -28,7 +28,7 @@ from src.train_log import StepRecord, TrainingLog, plot_training
 from src.train_state import TrainingState, fixed_settings
 from src.train_step import AccumulateStep, ApplyStep, MovingAverage, StepOptions, TrainStep, learning_rate_at
 from utils.args import fill_paths
-from utils.device import Devices, set_up_device
+from utils.device import CompiledLengths, Devices, set_up_device
 from utils.modelarts import fetch_data, send_results
 from utils.util import LOGGER, InputError, file_digest, write_json
 
@@ -62,6 +62,7 @@ class Trainer:
             self.train_step = AccumulateStep(with_loss, options)
             self.apply_step = ApplyStep(self.train_step, args.accumulation_steps)
         self.train_step.set_train(True)
+        self.compiled = CompiledLengths(self.train_step)
         self.average = MovingAverage(network.trainable_params(), args.ema_decay) if args.use_ema else None
         self.best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
         self.state = TrainingState(args.save_finetune_checkpoint_path, task.name, self.state_parameters())
@@ -117,19 +118,24 @@ class Trainer:
 
     def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:
         """One step: a batch, or as many as are accumulated, and an update."""
-        begin = time.perf_counter()
         args, parts = self.args, self.args.accumulation_steps
         rate = learning_rate_at(self.step, self.total_steps, args.learning_rate, args.warmup_proportion)
+        rate_tensor = Tensor(rate, ms.float32)
         columns = next(batches)
         if parts == 1:
-            loss, norm, overflow, scale = self.train_step(Tensor(rate, ms.float32), Tensor(self.step, ms.int32),
-                                                          *columns)
+            arguments = [rate_tensor, Tensor(self.step, ms.int32), *columns]
         else:
-            loss = 0.0
-            for part in range(parts):
-                columns = columns if part == 0 else next(batches)
-                loss = loss + self.train_step(Tensor(self.step * parts + part, ms.int32), *columns).asnumpy() / parts
-            norm, overflow, scale = self.apply_step(Tensor(rate, ms.float32))
+            arguments = [Tensor(self.step * parts, ms.int32), *columns]
+        self.compiled.prepare(columns[0].shape[1], *arguments)
+        begin = time.perf_counter()
+        if parts == 1:
+            loss, norm, overflow, scale = self.train_step(*arguments)
+        else:
+            loss = self.train_step(*arguments).asnumpy() / parts
+            for part in range(1, parts):
+                loss = loss + self.train_step(Tensor(self.step * parts + part, ms.int32),
+                                              *next(batches)).asnumpy() / parts
+            norm, overflow, scale = self.apply_step(rate_tensor)
         record = StepRecord(step=self.step + 1, epoch=epoch + 1, loss=float(loss), learning_rate=rate,
                             gradient_norm=float(norm.asnumpy()), loss_scale=float(scale.asnumpy()),
                             overflow=bool(overflow.asnumpy()), length=columns[0].shape[1],

@@ -358,3 +358,22 @@ def test_two_processes_train_together(launchers: Launchers, data: Path) -> None:
     workers = launchers.root / "train_parallel_squad" / "train_squad_workers"
     assert "epoch: 1 step: 3, loss is" in (workers / "worker_1.log").read_text()
     assert (launchers.root / "output" / "finetune_checkpoint" / "KTNET_squad-1_3.ckpt").is_file()
+
+
+def test_a_killed_process_ends_the_run(launchers: Launchers, data: Path) -> None:
+    launcher = subprocess.Popen(
+        ["bash", str(launchers.root / "scripts" / "run_squad_twomemory_distribute_gpu.sh"), str(data), "2", "--",
+         "--epoch", "1000", "--batch_size", "4", "--buckets", "1"], cwd=launchers.caller, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, env=launchers.environment(PYTHON=sys.executable))
+    workers = launchers.root / "train_parallel_squad" / "train_squad_workers"
+    log = workers / "worker_1.log"
+    wait_until(lambda: log.is_file() and "epoch: 1 step: 3, loss is" in log.read_text(), 240)
+    parents = [(workers / f"rank_{rank}.pid").read_text().strip() for rank in range(2)]
+    first, second = (int(subprocess.run(["pgrep", "-P", parent], capture_output=True, text=True, check=True).stdout)
+                     for parent in parents)
+    os.kill(second, signal.SIGKILL)
+    shown, _ = launcher.communicate(timeout=240)
+    assert launcher.returncode == 128 + signal.SIGKILL, shown
+    assert "process 1 of 2 ended with code 137; all others were ended" in shown
+    assert "the end of" in shown and "worker_1.log" in shown
+    assert not is_alive(first)

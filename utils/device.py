@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from dataclasses import dataclass
+from typing import Any
 
-from utils.util import InputError
+from utils.util import LOGGER, InputError
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,24 @@ def set_up_device(args: argparse.Namespace) -> Devices:
                                  device_num=devices.count)
     os.environ.setdefault("RANK_ID", str(devices.rank))
     return devices
+
+
+class CompiledLengths:
+    """Compiles a network for every length that comes, once, and tells how long it took.
+
+    Args:
+        network: a MindSpore cell.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.lengths: set[int] = set()
+
+    def prepare(self, length: int, *arguments: Any) -> None:
+        """Compile for the shapes of ``arguments`` when ``length``, in word pieces, is new."""
+        if length in self.lengths:
+            return
+        start = time.perf_counter()
+        self.network.compile(*arguments)
+        self.lengths.add(length)
+        LOGGER.info("compiled for %d word pieces in %.1f s", length, time.perf_counter() - start)
