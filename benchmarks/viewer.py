@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data_url", type=Path, default=Path("./data"), help="data folder with converted dev features")
     parser.add_argument("--dataset", choices=("squad", "record"), default="squad", help="which data set")
     parser.add_argument("--load_checkpoint_path", type=Path, required=True, help="KT-NET checkpoint")
+    parser.add_argument("--vocab_path", type=Path, help="vocabulary of the encoder, if it is not the data folder's")
     parser.add_argument("--evaluation", type=Path, help="its results, if it is evaluated already")
     parser.add_argument("--questions", type=positive_int, default=500, help="questions of the page")
     parser.add_argument("--repeat", type=positive_int, default=5, help="browsers that open it; the median counts")
@@ -56,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         flags = ["--data_url", str(args.data_url), "--load_checkpoint_path", str(args.load_checkpoint_path)]
+        if args.vocab_path:
+            flags += ["--vocab_path", str(args.vocab_path)]
         evaluation = args.evaluation or folder / "evaluation"
         if args.evaluation is None:
             run(f"run_KTNET_{args.dataset}_eval.py", *flags, "--device_target", "CPU", "--checkpoints", str(evaluation))
