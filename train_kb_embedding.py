@@ -5,18 +5,19 @@ Example:
 """
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.kb_embedding import EmbeddingConfig, train_vectors
+from src.config import EmbeddingConfig
 from src.knowledge.concepts import write_concept_vectors
 from src.knowledge.triples import Graph, number_triples, rank_test_set, read_triples
 from src.knowledge.wordnet_db import WordNet, find_wordnet
 from utils.args import OneLineParser, add_device_flags, non_negative_float, non_negative_int, positive_int
-from utils.device import set_up_device
-from utils.util import LOGGER, run_main, set_up_logging, write_json
+from utils.util import LOGGER, InputError, run_main, set_up_logging, write_json
 
+HELD_BACK = ("test", "valid")      # files of triples that are not learned
 
 def build_parser() -> OneLineParser:
     """The command line."""
@@ -27,6 +28,8 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--data_url", type=Path, default=Path("./data"), help="data folder, for WordNet")
     parser.add_argument("--triples", type=Path, help="folder with train.txt, test.txt and valid.txt (the last two need "
                                                      "not be there) [WordNet's own relations, none held back]")
+    parser.add_argument("--judge_by", choices=HELD_BACK, default=HELD_BACK[0],
+                        help="held-back triples to rank in the end; choose hyper-parameters by those of valid.txt")
     parser.add_argument("--output", type=Path, required=True, help="vectors file to write")
     parser.add_argument("--width", type=positive_int, default=defaults.width, help="numbers in a vector")
     parser.add_argument("--epoch", type=positive_int, default=defaults.epochs, help="passes over the triples")
@@ -38,20 +41,44 @@ def build_parser() -> OneLineParser:
     return parser
 
 
-def read_graph(triples: Path | None, data_url: Path) -> Graph:
-    """The graph to learn: files of triples, or WordNet's relations."""
+def read_graph(triples: Path | None, data_url: Path, judge_by: str = HELD_BACK[0]) -> Graph:
+    """The graph to learn: files of triples, or WordNet's relations.
+
+    Args:
+        triples: folder of the files, or None for WordNet.
+        data_url: data folder, for WordNet.
+        judge_by: which of the held-back files to judge by; the others' triples only count as true.
+    """
     if triples is None:
         return number_triples(WordNet(find_wordnet(data_url)).triples())
-    held_back = {name: read_triples(triples / name) if (triples / name).is_file() else []
-                 for name in ("test.txt", "valid.txt")}
-    return number_triples(read_triples(triples / "train.txt"), held_back["test.txt"], held_back["valid.txt"])
+    train = read_triples(triples / "train.txt")
+    files = {name: triples / f"{name}.txt" for name in HELD_BACK}
+    held_back = {name: read_triples(path) if path.is_file() else [] for name, path in files.items()}
+    return number_triples(train, held_back.pop(judge_by), *held_back.values())
+
+
+def check_output(path: Path) -> None:
+    """Find out before the training, not after it, whether the vectors can be written.
+
+    Raises:
+        InputError: the path is a folder.
+        OSError: its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise InputError(f"--output {path}: a folder; name a file in it, as {path / 'my_concept2vec.txt'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, judge, write."""
     args = build_parser().parse_args(argv)
     set_up_logging()
-    graph = read_graph(args.triples, args.data_url)
+    check_output(args.output)
+    graph = read_graph(args.triples, args.data_url, args.judge_by)
+    from src.kb_embedding import train_vectors  # MindSpore takes seconds to import: not for --help and wrong flags
+    from utils.device import set_up_device
     set_up_device(args)
     LOGGER.info("%d entities, %d relations, %d triples to learn, %d to judge by", len(graph.entities),
                 len(graph.relations), len(graph.train), len(graph.test))

@@ -217,6 +217,19 @@ SPLITS = ("train", "dev")
 
 
 @dataclass(frozen=True)
+class EmbeddingConfig:
+    """How concept vectors are trained (train_kb_embedding.py)."""
+
+    width: int = 100           # D
+    epochs: int = 12
+    batch_size: int = 2000     # B questions
+    negatives: int = 2000      # N entities drawn for each batch, beside the tails of its other questions
+    learning_rate: float = 0.1
+    regularization: float = 0.0      # weight of the sum of |x|^3 over the vectors of a triple (N3)
+    seed: int = 45
+
+
+@dataclass(frozen=True)
 class DataFolder:
     """Where every file lies below ``--data_url`` (the layout of the model zoo's data folder)."""
 

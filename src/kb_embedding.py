@@ -8,30 +8,17 @@ softmax over each question's own candidates, with vectors of their own for the r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from tqdm import tqdm
 
+from src.config import EmbeddingConfig
 from src.knowledge.triples import Graph
 
 START_OF_SQUARES = 1e-10       # Adagrad's sums start here: the first steps are of full size
 INITIAL_SCALE = 0.1
-
-
-@dataclass(frozen=True)
-class EmbeddingConfig:
-    """How vectors are trained."""
-
-    width: int = 100           # D
-    epochs: int = 8
-    batch_size: int = 2000     # B questions
-    negatives: int = 1000      # N entities drawn for each batch, beside the tails of its other questions
-    learning_rate: float = 0.1
-    regularization: float = 0.0      # weight of the sum of |x|^3 over the vectors of a triple (N3)
-    seed: int = 45
 
 
 class DistMultLoss(nn.Cell):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import train_kb_embedding
-from src.kb_embedding import DistMultLoss, EmbeddingConfig, batches
+from src.config import EmbeddingConfig
+from src.kb_embedding import DistMultLoss, batches
 from src.knowledge.concepts import read_concept_vectors
 from src.knowledge.triples import number_triples, rank_test_set, read_triples
 from tests.toy_wordnet import make_wordnet
@@ -101,6 +102,17 @@ def test_training_learns_and_writes(tmp_path):
     assert metrics["mrr"] == pytest.approx((metrics["mrr_tail"] + metrics["mrr_head"]) / 2)
 
 
+def test_either_held_back_file_can_judge(tmp_path):
+    for name in ("train", "test", "valid"):
+        (tmp_path / f"{name}.txt").write_text(f"a r {name}\n")
+    for judge, other in (("test", "valid"), ("valid", "test")):
+        graph = train_kb_embedding.read_graph(tmp_path, tmp_path, judge)
+        assert graph.entities == ("a", "train", judge, other)
+        assert graph.test.tolist() == [[0, 0, 2]] and graph.known.tolist() == [[0, 0, 1], [0, 0, 2], [0, 0, 3]]
+    (tmp_path / "valid.txt").unlink()
+    assert len(train_kb_embedding.read_graph(tmp_path, tmp_path, "valid").test) == 0
+
+
 def test_wordnets_own_relations_are_triples(tmp_path):
     make_wordnet(tmp_path / "nltk" / "corpora" / "wordnet")
     graph = train_kb_embedding.read_graph(None, tmp_path)
@@ -111,3 +123,13 @@ def test_a_missing_folder_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         run_main(train_kb_embedding.main, ["--triples", str(tmp_path / "no"), "--output", str(tmp_path / "v.txt")])
     assert stop.value.code == 2 and "train.txt: no such file" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_noticed_before_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for output, words in ((tmp_path, "a folder; name a file in it"), (tmp_path / "file" / "v.txt", "file")):
+        with pytest.raises(SystemExit) as stop:
+            run_main(train_kb_embedding.main, ["--triples", str(tmp_path / "no"), "--output", str(output)])
+        error = capsys.readouterr().err.strip()
+        assert stop.value.code == 2 and str(tmp_path) in error and words in error and "\n" not in error
+        assert "train.txt" not in error      # it was looked at first
