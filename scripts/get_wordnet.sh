@@ -60,8 +60,9 @@ fetch() {
                 cp package/data/*.exc . && install_from "$scratch/npm"
             ;;
         debian)
-            mkdir "$scratch/debian" && cd "$scratch/debian" && apt-get download wordnet-base &&
-                dpkg-deb -x wordnet-base_*.deb . && install_from "$scratch/debian/usr/share/wordnet"
+            mkdir "$scratch/debian" && cd "$scratch/debian" && apt-get download wordnet-base wordnet-sense-index &&
+                dpkg-deb -x wordnet-base_*.deb . && dpkg-deb -x wordnet-sense-index_*.deb . &&
+                install_from "$scratch/debian/usr/share/wordnet"
             ;;
         *)
             echo "there is no source $1"
@@ -70,7 +71,7 @@ fetch() {
     esac
 }
 
-# Puts the database files of folder $1 in place, with the two small files that NLTK's reader wants beside them.
+# Puts the database files of folder $1 in place, with the three more that only NLTK's own reader wants.
 install_from() {
     local number=0 name part
     rm -rf "$scratch/wordnet" && mkdir "$scratch/wordnet" || return 1
@@ -88,7 +89,7 @@ install_from() {
         number=$((number + 1))
     done > "$scratch/lexnames"
     : > "$scratch/cntlist.rev"
-    install -m 644 "$scratch/lexnames" "$scratch/cntlist.rev" "$scratch/wordnet/" &&
+    install -m 644 "$1/index.sense" "$scratch/lexnames" "$scratch/cntlist.rev" "$scratch/wordnet/" &&
         mkdir -p "${target%/*}" && mv "$scratch/wordnet" "$target"
 }
 
