@@ -2,6 +2,7 @@
 //   inspect_inputs model FILE                what the file is
 //   inspect_inputs inputs FOLDER..           reads every input of every feature, with three workers
 //   inspect_inputs copy FOLDER TARGET        writes the first input of every feature as if it were a result
+//   inspect_inputs erf FILE TARGET           the error function of a file of float32
 #include <cstddef>
 #include <exception>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "inc/erf.h"
 #include "inc/manifest.h"
 #include "inc/mindir.h"
 #include "inc/utils.h"
@@ -50,6 +52,13 @@ void Copy(const ktnet::Manifest& manifest, const fs::path& target) {
   std::cout << ktnet::Report(timing);
 }
 
+void Erf(const fs::path& path, const fs::path& target) {
+  std::vector<float> numbers(fs::file_size(path) / sizeof(float));
+  ktnet::ReadExactly(path, numbers.data(), numbers.size() * sizeof(float));
+  ElementErf(numbers.data(), numbers.data(), static_cast<int>(numbers.size()));
+  ktnet::WriteAtomically(target, numbers.data(), numbers.size() * sizeof(float));
+}
+
 void Run(const std::vector<std::string>& arguments) {
   const std::string what = arguments.empty() ? "" : arguments.front();
   if (what == "model" && arguments.size() == 2) {
@@ -63,8 +72,11 @@ void Run(const std::vector<std::string>& arguments) {
     std::cout << manifest.dataset << " " << manifest.count << " " << SumOfBytes(manifest) << "\n";
   } else if (what == "copy" && arguments.size() == 3) {
     Copy(ktnet::CheckedInputs({arguments[1]}), arguments[2]);
+  } else if (what == "erf" && arguments.size() == 3) {
+    Erf(arguments[1], arguments[2]);
   } else {
-    throw ktnet::InputError("usage: inspect_inputs model FILE | inputs FOLDER.. | copy FOLDER TARGET");
+    throw ktnet::InputError(
+        "usage: inspect_inputs model FILE | inputs FOLDER.. | copy FOLDER TARGET | erf FILE TARGET");
   }
 }
 
