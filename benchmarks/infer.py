@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = take_questions(args.preprocess_path, folder / "inputs", args.questions)
-        questions = read_questions(folder / "inputs", manifest)
+        questions = [read_question(folder / "inputs", manifest, number) for number in range(manifest.count)]
         onnx_file, mindir = export(args.load_checkpoint_path, folder)
         result: dict[str, object] = {"benchmark": "infer", "questions": len(questions), "rounds": args.rounds,
                                      "max_seq_len": manifest.max_seq_len, "threads": {}}
@@ -73,11 +73,11 @@ def take_questions(source: Path, folder: Path, count: int) -> BinManifest:
     return manifest
 
 
-def read_questions(folder: Path, manifest: BinManifest) -> list[Question]:
-    return [{column.name: np.fromfile(folder / place / f"{manifest.stem(number)}.bin",
-                                      little_endian(column)).reshape(1, *column.shape)
-             for place, column in zip(manifest.folders, manifest.columns, strict=True)}
-            for number in range(manifest.count)]
+def read_question(folder: Path, manifest: BinManifest, number: int) -> Question:
+    """One question's raw inputs."""
+    return {column.name: np.fromfile(folder / place / f"{manifest.stem(number)}.bin",
+                                     little_endian(column)).reshape(1, *column.shape)
+            for place, column in zip(manifest.folders, manifest.columns, strict=True)}
 
 
 def export(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
