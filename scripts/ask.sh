@@ -32,6 +32,12 @@ else
     [[ -n ${DATAPATH:-} ]] || die "CHECKPOINT=$CHECKPOINT: give its data folder too, with DATAPATH=DIR"
 fi
 find_python
-if [[ -f ${given[0]} ]]; then flags=(--passage_file "${given[0]}"); else flags=(--passage "${given[0]}"); fi
-for question in "${given[@]:1}"; do flags+=(--question "$question"); done
+if [[ -f ${given[0]} ]]; then
+    flags=(--passage_file="${given[0]}")
+elif [[ ${given[0]} =~ [^[:space:]][[:space:]]+[^[:space:]] ]]; then
+    flags=(--passage="${given[0]}")
+else
+    die "PASSAGE: ${given[0]:-nothing} is no file, and one word is no passage"
+fi
+for question in "${given[@]:1}"; do flags+=(--question="$question"); done
 exec "$PYTHON" "$ROOT/predict.py" --data_url "$DATAPATH" --load_checkpoint_path "$CHECKPOINT" "${flags[@]}" "${@:2}"

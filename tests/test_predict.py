@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -218,6 +219,49 @@ def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
 def test_bad_input_is_named(folder, more, message):
     with pytest.raises((InputError, FileNotFoundError), match=re.escape(message)):
         predict.main(flags(folder, *more))
+
+
+ASK = SAMPLE.parents[1] / "scripts" / "ask.sh"
+
+
+def ask(*arguments, **environment):
+    """scripts/ask.sh with a Python that prints what it is given."""
+    return subprocess.run(["bash", str(ASK), *arguments], capture_output=True, text=True, check=False,
+                          env={**os.environ, **environment})
+
+
+def test_asking_the_quickstarts_network(tmp_path):
+    """The newest checkpoint and its data folder; a text or a file; flags go on to predict.py."""
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "${@:2}"\n', encoding="utf-8")
+    python.chmod(0o755)
+    for number, name in enumerate(("old", "new")):
+        path = tmp_path / "out put" / name / "squad" / "finetune_checkpoint" / "KTNET_squad-1_2.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (number, number))
+    passage = tmp_path / "passage.txt"
+    passage.write_text("A passage.", encoding="utf-8")
+    values = {"PYTHON": str(python), "OUTPUT": str(tmp_path / "out put")}
+    folder = tmp_path / "out put" / "new"
+    expected = ["--data_url", f"{folder}/data", "--load_checkpoint_path",
+                f"{folder}/squad/finetune_checkpoint/KTNET_squad-1_2.ckpt"]
+    assert ask("--a passage", "Why?", "-x?", "--", "--json", **values).stdout.splitlines() == [
+        *expected, "--passage=--a passage", "--question=Why?", "--question=-x?", "--json"]
+    assert ask(str(passage), **values).stdout.splitlines() == [*expected, f"--passage_file={passage}"]
+    own = ask("a b", "c", CHECKPOINT="a.ckpt", DATAPATH="d", **values).stdout.splitlines()
+    assert own[:4] == ["--data_url", "d", "--load_checkpoint_path", "a.ckpt"]
+
+
+@pytest.mark.parametrize("arguments, values, message", [
+    (["absent.txt", "Why?"], {}, "absent.txt is no file"), (["", "Why?"], {}, "no passage"), ([], {}, "QUESTION"),
+    (["a b", "c"], {"OUTPUT": "/nowhere"}, "quickstart.sh first"), (["a b"], {"CHECKPOINT": "a.ckpt"}, "DATAPATH=DIR")])
+def test_asking_in_vain(tmp_path, arguments, values, message):
+    path = tmp_path / "run" / "squad" / "finetune_checkpoint" / "KTNET_squad-1_2.ckpt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    ended = ask(*arguments, **{"OUTPUT": str(tmp_path), "PYTHON": sys.executable, **values})
+    assert ended.returncode == 2 and message in ended.stdout + ended.stderr
 
 
 def test_a_python_without_mindspore_is_one_line():

@@ -159,6 +159,9 @@ def test_texts_are_shown_as_text(window, tmp_path):
     assert window.run(WORDS) == NASTY
     assert window.run("return document.getElementById('answer').textContent") == " ".join(NASTY[:2])
     assert window.run("return document.body.textContent.includes('Gold: gold <b>')")
+    best = window.run("return [...document.querySelectorAll('.best li')].map(item => [item.textContent, "
+                      "item.querySelector('bdi').textContent])")      # apart from the figure, whichever way it runs
+    assert best == [[f"{' '.join(NASTY[:2])}  (75.0%)", " ".join(NASTY[:2])], ["no answer  (25.0%)", "no answer"]]
     assert window.run("return document.scripts.length") == 2 and window.log() == []
 
 
