@@ -1,7 +1,9 @@
 """scripts/get_data.sh against a mirror in a folder and against curls that fail."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.server
 import io
 import os
 import re
@@ -9,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -111,6 +114,58 @@ def test_a_cut_download_is_kept_for_the_next_time(mirror, tmp_path):
     said = run(tmp_path / "data", "kb", script=script, CURL=str(curl), code=2)
     assert "run this again to go on from byte 3" in said
     assert (tmp_path / "data" / "KB_embeddings" / "wn_concept2vec.txt.part").read_text("utf-8") == "abc"
+
+
+@contextlib.contextmanager
+def serve(folder: Path, sent: int):
+    """A web server on this machine that breaks every connection after ``sent`` bytes; with the requests it got."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):       # noqa: N802
+            content = (folder / self.path.lstrip("/")).read_bytes()
+            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            requests.append((self.path, int(asked[1]) if asked else 0))
+            begin = int(asked[1]) if asked else 0
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Length", str(len(content) - begin))
+            if asked:
+                self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+            self.end_headers()
+            self.wfile.write(content[begin:begin + sent])
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(mirror, tmp_path):
+    folder, script = mirror
+    whole = (folder / "wn_concept2vec.txt").read_bytes()
+    data = tmp_path / "data" / "KB_embeddings"
+    with serve(folder, sent=50_000) as (url, requests):
+        said = run(tmp_path / "data", "kb", script=script, MIRROR=url, code=2, NO_PROXY="127.0.0.1")
+        assert "run this again to go on from byte 50000" in said
+        assert (data / "wn_concept2vec.txt.part").read_bytes() == whole[:50_000]
+        run(tmp_path / "data", "kb", script=script, MIRROR=url, NO_PROXY="127.0.0.1")
+    assert (data / "wn_concept2vec.txt").read_bytes() == whole
+    assert [begin for path, begin in requests if path == "/wn_concept2vec.txt"] == [0, 50_000]
+    # What is taken up but belongs to another file does not pass for the official one.
+    (data / "wn_concept2vec.txt").unlink()
+    (data / "wn_concept2vec.txt.part").write_bytes(b"x" * 50_000)
+    with serve(folder, sent=len(whole)) as (url, requests):
+        said = run(tmp_path / "data", "kb", script=script, MIRROR=url, code=2, NO_PROXY="127.0.0.1")
+    assert requests == [("/wn_concept2vec.txt", 50_000)] and "not the official file: MD5" in said
+    assert [path.name for path in data.iterdir()] == ["nell_concept2vec.txt"]
 
 
 def test_what_is_not_official_is_named(mirror, tmp_path):
