@@ -21,6 +21,7 @@ from typing import Any, Iterator
 if __name__ == "__main__" and not __package__:      # started by its path: look for src in the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.process_memory import memory_of
 from src.config import KNOWLEDGE_BASES, TASKS, DataFolder, TaskConfig
 from src.knowledge.formats import read_records, write_records
 from src.reader.storage import ConvertedFiles, FeatureExpander, open_converted
@@ -96,33 +97,13 @@ def run_once(folder: DataFolder, task: TaskConfig, args: argparse.Namespace) -> 
         process = subprocess.Popen(command, cwd=ROOT, stderr=errors)
         peak = 0
         while process.poll() is None:
-            peak = max(peak, sum(proportional_bytes(pid) for pid in family(process.pid)))
+            peak = max(peak, memory_of(process.pid))
             time.sleep(SAMPLING_SECONDS)
         seconds = time.perf_counter() - start
         if process.returncode:
             errors.seek(0)
             raise InputError(f"{command[1]}: failed: {errors.read().strip().splitlines()[-1]}")
     return seconds, peak
-
-
-def family(pid: int) -> list[int]:
-    """A process and the processes below it."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return []
-    return [pid, *(one for child in children for one in family(int(child)))]
-
-
-def proportional_bytes(pid: int) -> int:
-    """Memory of a process, pages that it shares counted in part."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return 0
 
 
 def report(mindrecord: Path, args: argparse.Namespace, runs: list[tuple[float, float]]) -> dict[str, Any]:
