@@ -13,14 +13,12 @@ constexpr float kQ[] = {1.00000000e+00f, 5.07251552e-01f, 1.16476088e-01f,
 // Always inlined, so that it is compiled for the processor that each of its callers is for.
 [[gnu::always_inline]] inline void Compute(const float* inputs, float* outputs, int count) {
   for (int number = 0; number < count; ++number) {
-    const float raised = inputs[number] < -kSaturated ? -kSaturated : inputs[number];
-    const float x = raised > kSaturated ? kSaturated : raised;
+    const float x = inputs[number];
     const float square = x * x;
     const float p = ((((kP[5] * square + kP[4]) * square + kP[3]) * square + kP[2]) * square + kP[1]) * square + kP[0];
     const float q = ((((kQ[5] * square + kQ[4]) * square + kQ[3]) * square + kQ[2]) * square + kQ[1]) * square + kQ[0];
-    const float ratio = x * p / q;
-    const float at_least = ratio < -1.0f ? -1.0f : ratio;
-    outputs[number] = at_least > 1.0f ? 1.0f : at_least;
+    const float below = x >= kSaturated ? 1.0f : x * p / q;
+    outputs[number] = x <= -kSaturated ? -1.0f : below;
   }
 }
 

@@ -50,7 +50,9 @@ std::string ShapeText(const lite::MSTensor& tensor) {
 std::string PlainName(const std::string& name) { return name.substr(name.rfind(':') + 1); }
 
 std::string Failure(const fs::path& path, const Device& device, const MindIr& mindir) {
-  std::string text = path.string() + ": MindSpore Lite " + lite::Version() + " cannot load it on " + device.type;
+  const std::string version = lite::Version();  // empty in the wheel of 2.0.0
+  std::string text =
+      path.string() + ": MindSpore Lite " + (version.empty() ? "" : version + " ") + "cannot load it on " + device.type;
   if (mindir.version > kVersionOfLite20) {
     return text + ": it was written by MindSpore " + mindir.producer + " (MindIR version " +
            std::to_string(mindir.version) + "); use the MindSpore Lite of that release, or export ONNX and convert " +
