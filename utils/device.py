@@ -33,9 +33,11 @@ def set_up_device(args: argparse.Namespace) -> Devices:
 
     distributed = getattr(args, "is_distribute", False)
     try:
-        ms.set_context(mode=ms.GRAPH_MODE, device_target=args.device_target)
-        if args.device_target != "CPU" and not distributed:
-            ms.set_context(device_id=args.device_id)
+        ms.set_context(mode=ms.GRAPH_MODE)
+        if args.device_target == "CPU" or distributed:      # a distributed run takes its rank's own device
+            ms.set_device(args.device_target)
+        else:
+            ms.set_device(args.device_target, args.device_id)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"--device_target {args.device_target}: this MindSpore cannot use it ({reason}); "
