@@ -3,10 +3,10 @@
     python -m benchmarks.kill [--kills 50] [--seed 1]
 
 A tiny network is trained once without interruption. The same training is then killed with SIGKILL at random moments
-(half of the kills at any time from its start, the others shortly after a random number of steps and saved checkpoints)
-and resumed by --resume True, until it has been killed often enough and may run to its end. After every kill each
-checkpoint that lies there must be readable; at the end every weight, moment and average must equal the uninterrupted
-run's to the bit, and metrics.jsonl must hold every step once.
+(half of the kills at any time from its start into its first steps, the others shortly after a random number of steps
+and saved checkpoints) and resumed by --resume True, until it has been killed often enough and may run to its end. After
+every kill each checkpoint that lies there must be readable; at the end every weight, moment and average must equal the
+uninterrupted run's to the bit, and metrics.jsonl must hold every step once.
 """
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from utils.util import InputError, run_main
 
 LINES_MOST = 4              # log lines after which a kill may come
 PAUSE_MOST = 0.1            # seconds between a log line and the kill
+INTO_THE_STEPS = 1.0        # seconds
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(prog="python -m benchmarks.kill", description=__doc__,
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=positive_int, default=50, help="how often to kill [50]")
-    parser.add_argument("--epoch", type=positive_int, default=25, help="passes over the data, 6 steps each [25]")
+    parser.add_argument("--epoch", type=positive_int, default=40, help="passes over the data, 6 steps each [40]")
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of the moments [1]")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         data = small_training.make_training_data(Path(name) / "data")
         whole, broken = Path(name) / "whole", Path(name) / "broken"
-        start = time.perf_counter()
         if small_training.run_and_kill(command(data, whole, args.epoch), None, 0.0):
             raise InputError("benchmark: the uninterrupted training failed")
-        moments = kill_often(data, broken, args, time.perf_counter() - start)
+        moments = kill_often(data, broken, args)
         print(json.dumps(report(whole, broken, args, moments)))
 
 
@@ -56,14 +56,18 @@ def command(data: DataFolder, output: Path, epoch: int) -> list[str]:
     return [sys.executable, str(small_training.ROOT / "run_KTNET_squad.py"), *flags]
 
 
-def kill_often(data: DataFolder, output: Path, args: argparse.Namespace, seconds: float) -> list[int]:
+def kill_often(data: DataFolder, output: Path, args: argparse.Namespace) -> list[int]:
     """Kill and resume, then let it end; the number of steps in metrics.jsonl at each kill."""
     generator = random.Random(args.seed)
     moments: list[int] = []
+    seconds = 0.0                               # from a run's start to its first step
     for number in tqdm(range(args.kills), desc="kills", disable=None):
-        lines = 0 if number % 2 else generator.randint(1, LINES_MOST)
-        pause = generator.random() * (seconds if lines == 0 else PAUSE_MOST)
+        lines = 0 if number % 2 else generator.randint(1, LINES_MOST) if number else 1
+        pause = generator.random() * (seconds + INTO_THE_STEPS if lines == 0 else PAUSE_MOST)
+        start = time.perf_counter()
         code = small_training.run_and_kill(command(data, output, args.epoch), lines, pause)
+        if number == 0:
+            seconds = time.perf_counter() - start - pause
         if code != -signal.SIGKILL:
             raise InputError(f"benchmark: run {number + 1} ended with code {code} before it was killed; give a larger "
                              "--epoch")

@@ -17,7 +17,7 @@ from mindspore import Tensor, nn
 from src.build import check_lengths
 from src.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
 from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, MemoryConfig, feature_columns
-from src.export_ops import prepare_for_onnx, restore_erf
+from src.export_ops import prepare_for_devices, prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
 from utils.util import LOGGER, InputError
 
@@ -70,7 +70,7 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
     """Write a network as one file, whole or not at all.
 
     Args:
-        network: :class:`src.KTNET_eval.KTNETEval` with its weights; its cells are replaced for ONNX.
+        network: :class:`src.KTNET_eval.KTNETEval` with its weights; its cells are changed for the format.
         columns: what it takes, without the batch; the file's inputs get their names.
         batch_size: B of the file's inputs.
         stem: path of the file without its ending.
@@ -93,11 +93,11 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
                     stand_ins = prepare_for_onnx(network)
                     ms.onnx.export(network, *inputs, file_name=target, input_names=names, output_names=[OUTPUT_NAME])
                     restore_erf(target, stand_ins)
-                elif file_format == "MINDIR":
-                    ms.export(network, *inputs, file_name=target, file_format=file_format,
-                              custom_func=lambda model: name_inputs(model, names))
                 else:
-                    ms.export(network, *inputs, file_name=target, file_format=file_format)
+                    prepare_for_devices(network)
+                    rename = {"custom_func": lambda model: name_inputs(model, names)}
+                    ms.export(network, *inputs, file_name=target, file_format=file_format,
+                              **(rename if file_format == "MINDIR" else {}))
         except (RuntimeError, ValueError, TypeError) as error:
             reason = str(error).strip().split("\n")[0]
             raise InputError(f"--file_format {file_format}: MindSpore {ms.__version__} cannot export this network "

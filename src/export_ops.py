@@ -63,6 +63,13 @@ EXPORTED: dict[type[nn.Cell], Callable[..., nn.Cell]] = {
     Gelu: ExportedGelu, LayerNorm: ExportedLayerNorm, AddBias: ExportedAddBias}
 
 
+def prepare_for_devices(network: nn.Cell) -> None:
+    """Have GELU computed by erf, in place: a MindIR or AIR is for devices where that is one fast operator."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Gelu):
+            cell.has_fast_erf = True
+
+
 def prepare_for_onnx(network: nn.Cell) -> int:
     """Replace the cells of a network, in place; its parameters stay and keep their names.
 
