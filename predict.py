@@ -15,11 +15,16 @@ from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, answer."""
+    """Parse, answer or make the page of an evaluation."""
     args = prediction_parser().parse_args(argv)
     set_up_logging()
-    from src.predict import run_prediction  # MindSpore takes seconds to import: not for --help and wrong flags
-    run_prediction(args)
+    # MindSpore takes seconds to import: not for --help and wrong flags.
+    if args.evaluation is not None:
+        from src.evaluation_page import write_evaluation_page
+        write_evaluation_page(args)
+    else:
+        from src.predict import run_prediction
+        run_prediction(args)
 
 
 if __name__ == "__main__":

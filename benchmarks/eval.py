@@ -148,7 +148,7 @@ class BertEvaluator(BertPeer):
         unique_ids = np.array([feature[DEV_LABELS[0].name][0] for feature in self.features])
         data_file = self.args.predict_mindrecord_file
         answer_and_score(data_file, Logits(unique_ids, *logits), self.output,
-                         decoding_options(self.args, open_converted(data_file)))
+                         decoding_options(self.args, open_converted(data_file)["settings"]))
         return time.perf_counter() - start
 
 

@@ -61,12 +61,12 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
     return Logits(unique_ids, logits[0], logits[1])
 
 
-def decoding_options(args: argparse.Namespace, manifest: Mapping[str, Any]) -> DecodingOptions:
-    """How the flags want logits decoded.
+def decoding_options(args: argparse.Namespace, settings: Mapping[str, Any]) -> DecodingOptions:
+    """How the flags want the logits of features that were made with ``settings`` decoded.
 
     Padding takes no part in the answers: they must not depend on the length that a batch was padded to.
     """
-    return DecodingOptions.for_features(manifest["settings"], ignore_padding=True, n_best_size=args.n_best_size,
+    return DecodingOptions.for_features(settings, ignore_padding=True, n_best_size=args.n_best_size,
                                         max_answer_length=args.max_answer_length,
                                         null_score_diff_threshold=args.null_score_diff_threshold)
 
@@ -93,6 +93,6 @@ def evaluate(network: nn.Cell, memories: Sequence[MemoryConfig], args: argparse.
     logits = compute_logits(network, data_file, memories, args.batch_size, buckets)
     if args.save_logits:
         logits.save(args.save_logits)
-    result = answer_and_score(data_file, logits, output, decoding_options(args, manifest))
+    result = answer_and_score(data_file, logits, output, decoding_options(args, manifest["settings"]))
     print(json.dumps(result), flush=True)
     return result

@@ -5,8 +5,9 @@ import argparse
 from itertools import islice
 
 from src.config import KNOWLEDGE_BASES, TASKS, DataFolder, load_knowledge_bases
+from src.evaluate import decoding_options
 from src.knowledge.concepts import read_concept_names
-from src.predict import decoding_options, fill_settings, make_tokenizer, open_network
+from src.predict import fill_settings, make_tokenizer, open_network
 from src.reader.decoding import PREDICTIONS
 from src.reader.examples import EvaluationExample, read_side_table
 from src.reader.metrics import read_predictions
@@ -40,7 +41,7 @@ def write_evaluation_page(args: argparse.Namespace) -> None:
     check_answered(examples, predictions, args)
     wanted = {window.unique_id: None for example in examples for window in example.windows}
     results = dict(runner.run_file(data_file, wanted))
-    tokenizer, options = make_tokenizer(args), decoding_options(args)
+    tokenizer, options = make_tokenizer(args), decoding_options(args, settings)
     cases = [make_case(example, [results[window.unique_id] for window in example.windows], tokenizer, options,
                        prediction=predictions[example.id], has_gold=True)
              for example in examples if example.windows]

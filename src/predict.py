@@ -23,12 +23,13 @@ from src.config import (
     WindowConfig,
     load_knowledge_bases,
 )
+from src.evaluate import decoding_options
 from src.knowledge.live import LiveKnowledge
 from src.knowledge.texts import Mention, Passage, Question
 from src.KTNET import KTNET
 from src.prepare import CONVERSION_FLAGS
 from src.reader.batching_twomemory import FeatureBuilder
-from src.reader.decoding import Decoded, DecodingOptions
+from src.reader.decoding import Decoded
 from src.reader.examples import EvaluationExample, Example
 from src.reader.record_twomemory import NO_BREAK_SPACE
 from src.reader.tokenization import BertTokenizer
@@ -92,7 +93,8 @@ class Predictor:
         self._builder = FeatureBuilder(self.tokenizer, windows, self.knowledge.lookups, "dev")
         self.runner, self.config = open_network(
             args, [{"name": base.name, "concepts": len(self.knowledge.names[base.name])} for base in bases])
-        self.options = decoding_options(args)
+        self.options = decoding_options(args, {"dataset": args.dataset, "lower_case": args.do_lower_case,
+                                               "version_2_with_negative": args.version_2_with_negative})
         self._mentions: tuple[str, tuple[Mention, ...]] | None = None      # of the passage asked about last
 
     def ask(self, passage: str, question: str, passage_entities: Sequence[Mention] | None = None,
@@ -194,14 +196,6 @@ def open_network(args: argparse.Namespace, bases: list[dict[str, Any]]) -> tuple
     return WindowRunner(network, config.memories, args.max_seq_len, full_length=bool(args.save_logits)), config
 
 
-def decoding_options(args: argparse.Namespace) -> DecodingOptions:
-    """How spans are chosen; as in evaluation, padding takes no part."""
-    return DecodingOptions(
-        n_best_size=args.n_best_size, max_answer_length=args.max_answer_length,
-        null_score_diff_threshold=args.null_score_diff_threshold, pick_entity=TASKS[args.dataset] is RECORD,
-        version_2_with_negative=args.version_2_with_negative, do_lower_case=args.do_lower_case, ignore_padding=True)
-
-
 def read_passage(args: argparse.Namespace) -> str:
     """The passage of the flags.
 
@@ -238,11 +232,7 @@ def read_questions(args: argparse.Namespace) -> Iterator[str]:
 
 
 def run_prediction(args: argparse.Namespace) -> None:
-    """What predict.py does."""
-    if args.evaluation is not None:
-        from src.evaluation_page import write_evaluation_page
-        write_evaluation_page(args)
-        return
+    """What predict.py does with a passage."""
     passage = read_passage(args)
     fill_settings(args)
     predictor = Predictor(args)
