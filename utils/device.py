@@ -35,7 +35,8 @@ def set_up_device(args: argparse.Namespace) -> Devices:
     try:
         ms.set_context(mode=ms.GRAPH_MODE)
         if args.device_target == "CPU" or distributed:      # a distributed run takes its rank's own device
-            ms.set_device(args.device_target)
+            if ms.get_context("device_target") != args.device_target:       # once a kernel has run, it cannot be set
+                ms.set_device(args.device_target)
         else:
             ms.set_device(args.device_target, args.device_id)
     except (ValueError, RuntimeError) as error:
