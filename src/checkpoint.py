@@ -16,6 +16,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.config import KTNetConfig
+from src.memory_estimate import available_memory, free_memory
 from utils.util import InputError, atomic_path, read_json, write_json
 
 AVERAGE_PREFIX = "ema."
@@ -37,6 +38,18 @@ def write_checkpoint(path: Path | str, parameters: Mapping[str, np.ndarray | Ten
             suffixed.unlink(missing_ok=True)
 
 
+def free_cache_for(size: int) -> None:
+    """Turn file cache into free memory: MindSpore refuses a checkpoint of more bytes than are free, cache not counted.
+
+    It reads the file more than once before it counts. Memory that is touched and given back is free afterwards; nothing
+    is done where enough is free, or too little there.
+    """
+    wanted = 3 * size
+    free, available = free_memory(), available_memory()
+    if free is not None and available is not None and free < wanted < available:
+        np.ones(wanted, np.uint8)
+
+
 def read_checkpoint(path: Path | str) -> dict[str, Parameter]:
     """Read a checkpoint: parameter name -> parameter.
 
@@ -45,6 +58,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Parameter]:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint file")
+    free_cache_for(Path(path).stat().st_size)
     try:
         return ms.load_checkpoint(str(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:

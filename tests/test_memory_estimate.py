@@ -41,3 +41,15 @@ def test_too_little_memory_is_refused_with_advice():
     less = estimate_training_memory(LARGE, 1, (384,), use_ema=False, accumulates=False, frozen=True)
     check_memory(less, 24e9, force=False)
     assert less.total < estimate.total / 4
+
+
+@pytest.mark.parametrize(("free", "available", "touched"), [
+    (1e6, 1e9, 3000), (1e3, 1e9, 3000), (1e3, 2e3, 0), (None, None, 0)])
+def test_cache_makes_way_for_a_checkpoint(monkeypatch, free, available, touched):
+    checkpoint = pytest.importorskip("src.checkpoint")
+    sizes = []
+    monkeypatch.setattr(checkpoint, "free_memory", lambda: free)
+    monkeypatch.setattr(checkpoint, "available_memory", lambda: available)
+    monkeypatch.setattr(checkpoint.np, "ones", lambda size, _: sizes.append(size))
+    checkpoint.free_cache_for(1000)
+    assert sizes == ([touched] if touched and free < touched else [])

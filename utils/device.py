@@ -9,6 +9,8 @@ from typing import Any
 
 from utils.util import LOGGER, InputError
 
+CALL_DEPTH = 10_000      # of a graph that is compiled; MindSpore's own limit is too low for the 24 layers of BERT-large
+
 
 @dataclass(frozen=True)
 class Devices:
@@ -34,6 +36,7 @@ def set_up_device(args: argparse.Namespace) -> Devices:
     distributed = getattr(args, "is_distribute", False)
     try:
         ms.set_context(mode=ms.GRAPH_MODE)
+        ms.set_recursion_limit(CALL_DEPTH)
         if args.device_target == "CPU" or distributed:      # a distributed run takes its rank's own device
             if ms.get_context("device_target") != args.device_target:       # once a kernel has run, it cannot be set
                 ms.set_device(args.device_target)
