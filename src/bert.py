@@ -57,15 +57,14 @@ class Gelu(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.scale = 1.0 / math.sqrt(2.0)     # here, not in construct: graph mode of older releases makes it an integer
-        self.has_fast_erf = not on_cpu()
+        self.for_cpu = on_cpu()
         self.polynomial = GeluPolynomial()
 
     def construct(self, inputs: Tensor) -> Tensor:
         """Any float shape."""
-        if self.has_fast_erf:
-            return inputs * 0.5 * (1.0 + ops.erf(inputs * self.scale))
-        activated, _ = self.polynomial(inputs)
-        return activated
+        if self.for_cpu:
+            return self.polynomial(inputs)[0]
+        return inputs * 0.5 * (1.0 + ops.erf(inputs * self.scale))
 
 
 class GeluTanh(nn.Cell):
@@ -97,10 +96,14 @@ class LayerNorm(nn.Cell):
         self.gamma = Parameter(initializer("ones", [width], ms.float32))
         self.beta = Parameter(initializer("zeros", [width], ms.float32))
         self.epsilon = epsilon
-        self.norm = NormaliseRows(width, epsilon) if on_cpu() else ops.LayerNorm(1, 1, epsilon)
+        self.for_cpu = on_cpu()
+        self.written_out = NormaliseRows(width, epsilon)
+        self.norm = ops.LayerNorm(1, 1, epsilon)
 
     def construct(self, rows: Tensor) -> Tensor:
         """Take and give float32 [T, W]."""
+        if self.for_cpu:
+            return self.written_out(rows, self.gamma, self.beta)[0]
         return self.norm(rows, self.gamma, self.beta)[0]
 
 

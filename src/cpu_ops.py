@@ -1,7 +1,7 @@
 """Cells with gradients of their own, for CPU: the same mathematics from kernels that run on all cores.
 
 MindSpore's CPU kernels differ widely in speed. Products, same-shape sums and row reductions run at full speed; the
-kernels of erf and of layer normalisation's gradient run on one thread, and a reduction over the last dimension of a
+kernels of erf and of layer normalisation run on one thread, and a reduction over the last dimension of a
 large tensor is slower than the product that made it. On GPU and Ascend the framework's own operators are used instead.
 
 Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width.
@@ -72,13 +72,18 @@ class NormaliseRows(nn.Cell):
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
         self.width, self.epsilon = width, epsilon
-        self.norm = ops.LayerNorm(1, 1, epsilon)
+        self.row_mean = ops.ReduceMean(keep_dims=True)
+        self.add_bias = AddBias()
         self.matmul = ops.MatMul()
         self.matmul_transposed = ops.MatMul(transpose_a=True)
 
     def construct(self, rows: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take float32 [T, W], [W], [W]; give y [T, W] and, for the gradient, mean and variance [T, 1]."""
-        return self.norm(rows, gamma, beta)
+        mean = self.row_mean(rows, 1)                                                      # [T, 1]
+        centred = rows - self.matmul(mean, ops.ones_like(gamma).reshape((1, -1)))          # [T, W]
+        variance = self.row_mean(centred * centred, 1)                                     # [T, 1]
+        factors = self.matmul(ops.rsqrt(variance + self.epsilon), gamma.reshape((1, -1)))  # r gamma [T, W]
+        return self.add_bias(centred * factors, beta), mean, variance
 
     def bprop(self, rows: Tensor, gamma: Tensor, beta: Tensor, outputs: tuple[Tensor, Tensor, Tensor],
               gradients: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,10 +64,10 @@ EXPORTED: dict[type[nn.Cell], Callable[..., nn.Cell]] = {
 
 
 def prepare_for_devices(network: nn.Cell) -> None:
-    """Have GELU computed by erf, in place: a MindIR or AIR is for devices where that is one fast operator."""
+    """Choose the framework's erf and layer norm, in place: a MindIR or AIR is for devices that are fast with them."""
     for _, cell in network.cells_and_names():
-        if isinstance(cell, Gelu):
-            cell.has_fast_erf = True
+        if isinstance(cell, (Gelu, LayerNorm)):
+            cell.for_cpu = False
 
 
 def prepare_for_onnx(network: nn.Cell) -> int:
