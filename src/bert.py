@@ -1,6 +1,7 @@
 """BERT encoder, post-layer-norm (Devlin et al., 2019), for any size.
 
-Shapes: B batch, S sequence, H hidden width, N attention heads, A = H / N head width, I feed-forward width.
+Shapes: B batch, S sequence, H hidden width, N attention heads, A = H / N head width, I feed-forward width; M is 1 on
+CPU, where the additive mask is a column of the keys, and S elsewhere, where it is repeated for every query.
 """
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import BertConfig
-from src.cpu_ops import AddBias, AttentionWithDropout, GeluPolynomial, NormaliseRows
+from src.cpu_ops import AddBias, AttentionWithDropout, GeluPolynomial, MaskedScores, NormaliseRows
 from src.dropout import DropoutFactory, StatelessDropout
 
 MASKED_ATTENTION = -10000.0
@@ -158,6 +159,8 @@ class SelfAttention(nn.Cell):
         self.product_transposed = ops.BatchMatMul(transpose_b=True)
         self.trains_on_cpu = isinstance(self.dropout, StatelessDropout) and compute_type == ms.float32
         self.with_dropout = AttentionWithDropout()
+        self.for_cpu = on_cpu()
+        self.masked_scores = MaskedScores()
 
     def split_heads(self, rows: Tensor, length: int) -> Tensor:
         """[B*S, H] -> [B, N, S, A]."""
@@ -165,19 +168,22 @@ class SelfAttention(nn.Cell):
         return ops.transpose(heads, (0, 2, 1, 3)).astype(self.compute_type)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take [B, N, S, A] three times and the additive mask; give float32 [B, N, S, A]."""
-        scores = self.product_transposed(query, key).astype(ms.float32) + attention_mask   # [B, N, S, S]
+        """Take [B, N, S, A] three times and the additive mask [B, N, S, M]; give float32 [B, N, S, A]."""
+        if self.for_cpu:
+            scores = self.masked_scores(query, key, attention_mask.astype(self.compute_type)).astype(ms.float32)
+        else:
+            scores = self.product_transposed(query, key).astype(ms.float32) + attention_mask   # [B, N, S, S]
         weights = self.dropout(ops.softmax(scores, -1), step).astype(self.compute_type)    # [B, N, S, S]
         return self.product(weights, value).astype(ms.float32)
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
-        length = attention_mask.shape[3]
+        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
+        length = attention_mask.shape[2]
         query = self.split_heads(self.query_layer(hidden) * self.scale, length)            # [B, N, S, A]
         key = self.split_heads(self.key_layer(hidden), length)                             # [B, N, S, A]
         value = self.split_heads(self.value_layer(hidden), length)                         # [B, N, S, A]
         if self.trains_on_cpu:
-            keep = self.dropout.keep(attention_mask.shape, step)                           # [B, N, S, S]
+            keep = self.dropout.keep((*query.shape[:3], length), step)                     # [B, N, S, S]
             context = self.with_dropout(query, key, value, attention_mask, keep)[0]        # [B, N, S, A]
         else:
             context = self.attend(query, key, value, attention_mask, step)
@@ -207,7 +213,7 @@ class Attention(nn.Cell):
         self.output = ResidualOutput(config.hidden_size, config, dropouts, compute_type)
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
         return self.output(self.attention(hidden, attention_mask, step), hidden, step)
 
 
@@ -223,7 +229,7 @@ class EncoderLayer(nn.Cell):
         self.output = ResidualOutput(config.intermediate_size, config, dropouts, compute_type)
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
         attended = self.attention(hidden, attention_mask, step)                            # [B*S, H]
         expanded = self.activation(self.intermediate(attended))                            # [B*S, I]
         return self.output(expanded, attended, step)                                       # [B*S, H]
@@ -238,7 +244,7 @@ class Encoder(nn.Cell):
                                    for _ in range(config.num_hidden_layers)])
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, step)
         return hidden
@@ -262,6 +268,15 @@ class BertModel(nn.Cell):
         self.bert_embedding_postprocessor = EmbeddingPostprocessor(config, dropouts)
         self.bert_encoder = Encoder(config, dropouts, compute_type)
         self.heads = config.num_attention_heads
+        self.for_cpu = on_cpu()
+
+    def additive_mask(self, input_mask: Tensor) -> Tensor:
+        """[B, S] of 1 and 0 -> what is added to the scores: float32 [B, N, S, M]."""
+        length = input_mask.shape[1]
+        masked = (1.0 - input_mask) * MASKED_ATTENTION                                     # [B, S]
+        if self.for_cpu:
+            return ops.tile(masked.reshape((-1, 1, length, 1)), (1, self.heads, 1, 1))     # [B, N, S, 1]
+        return ops.tile(masked.reshape((-1, 1, 1, length)), (1, self.heads, length, 1))    # [B, N, S, S]
 
     def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
                   step: Tensor) -> Tensor:
@@ -277,10 +292,6 @@ class BertModel(nn.Cell):
         Returns:
             float32 [B*S, H], the last layer's output.
         """
-        length = input_mask.shape[1]
-        attention_mask = (1.0 - input_mask.reshape((-1, 1, 1, length))) * MASKED_ATTENTION  # [B, 1, 1, S]
-        # Repeated once here: broadcasting it in every layer costs 15 times as much on CPU.
-        attention_mask = ops.tile(attention_mask, (1, self.heads, length, 1))              # [B, N, S, S]
         pieces = self.bert_embedding_lookup(src_ids.reshape((-1,)))                        # [B*S, H]
         embedded = self.bert_embedding_postprocessor(pieces, pos_ids.reshape((-1,)), sent_ids.reshape((-1,)), step)
-        return self.bert_encoder(embedded, attention_mask, step)                           # [B*S, H]
+        return self.bert_encoder(embedded, self.additive_mask(input_mask), step)          # [B*S, H]

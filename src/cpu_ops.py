@@ -101,6 +101,22 @@ class NormaliseRows(nn.Cell):
         return by_rows, by_gamma.reshape((-1,)), ops.reduce_sum(dout, 0)
 
 
+class MaskedScores(nn.Cell):
+    """q k^T + m for every key, as one product: the keys have the mask as one more element, the queries a 1.
+
+    A sum over the scores would read and write [B, N, S, S] once more.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product_transposed = ops.BatchMatMul(transpose_b=True)
+        self.concat = ops.Concat(3)
+
+    def construct(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """Take [B, N, S, A] twice and the keys' mask [B, N, S, 1], all of one float type; give [B, N, S, S]."""
+        return self.product_transposed(self.concat((query, ops.ones_like(mask))), self.concat((key, mask)))
+
+
 class AttentionWithDropout(nn.Cell):
     """Attention with the weights' dropout: O = D v with D = P * keep and P = softmax(q k^T + mask).
 
@@ -111,6 +127,7 @@ class AttentionWithDropout(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
+        self.scores = MaskedScores()
         self.product = ops.BatchMatMul()
         self.product_bt = ops.BatchMatMul(transpose_b=True)
         self.product_at = ops.BatchMatMul(transpose_a=True)
@@ -124,13 +141,13 @@ class AttentionWithDropout(nn.Cell):
             query: float32 [B, N, S, A], scaled.
             key: float32 [B, N, S, A].
             value: float32 [B, N, S, A].
-            mask: float32 [B, N, S, S], added to the scores.
+            mask: float32 [B, N, S, 1], added to the scores of each key.
             keep: float32 [B, N, S, S], 0 where a weight is dropped.
 
         Returns:
             O [B, N, S, A] and, for the gradient, P and D [B, N, S, S]; all float32.
         """
-        weights = ops.softmax(self.product_bt(query, key) + mask, -1)
+        weights = ops.softmax(self.scores(query, key, mask), -1)
         dropped = weights * keep
         return self.product(dropped, value), weights, dropped
 

@@ -84,12 +84,12 @@ def test_gradient_of_layer_normalisation(offset):
 def test_attention_with_dropout_and_its_gradient():
     random = np.random.RandomState(2)
     query, key, value, dout = random.randn(4, 2, 3, 9, 5).astype(np.float32)
-    mask = np.where(np.arange(9) < 7, 0.0, -10000.0).astype(np.float32) * np.ones((2, 3, 9, 1), np.float32)
+    mask = np.where(np.arange(9) < 7, 0.0, -10000.0).astype(np.float32)[:, None] * np.ones((2, 3, 1, 1), np.float32)
     keep = (random.rand(2, 3, 9, 9) > 0.3).astype(np.float32) / np.float32(0.7)
     inputs = [query, key, value, mask, keep]
 
     def attend(query, key, value, mask, keep):
-        return (torch.softmax(query @ key.transpose(2, 3) + mask, -1) * keep) @ value
+        return (torch.softmax(query @ key.transpose(2, 3) + mask.transpose(2, 3), -1) * keep) @ value
 
     found = AttentionWithDropout()(*map(Tensor, inputs))[0].asnumpy()
     expected = attend(*(torch.tensor(item, dtype=torch.float64) for item in inputs)).numpy()
