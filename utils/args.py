@@ -14,12 +14,19 @@ from typing import Any, NoReturn
 from src.config import DOC_STRIDE, KB_PAD_MULTIPLE, MAX_QUERY_LEN, MAX_SEQ_LEN, DataFolder, TaskConfig
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells each flag's default, except where it is None: there the help's brackets say what is taken instead."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Complains in one line and with exit code 2; abbreviated flags are refused."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("allow_abbrev", False)
-        options.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        options.setdefault("formatter_class", HelpFormatter)
         super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
