@@ -8,7 +8,6 @@ from src.config import (
     KNOWLEDGE_BASES,
     RECORD,
     SPLITS,
-    TASKS,
     DataFolder,
     TaskConfig,
     WindowConfig,
@@ -27,8 +26,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     flags.add_conversion_flags(parser)
     args = flags.parse(parser, argv)
     set_up_logging()
-    conversions = [choose_conversion(task, split, args)
-                   for task in TASKS.values() if args.dataset in (task.name, "all")
+    conversions = [choose_conversion(task, split, args) for task in DataFolder(args.data_url).tasks(args.dataset)
                    for split in SPLITS if args.split in (split, "all")]
     convert_all(conversions, args.num_workers, args.force)
 

@@ -42,14 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging()
     bases = load_knowledge_bases(args.kb_config) if args.kb_config else ()
     official = {base.name for base in KNOWLEDGE_BASES}
-    retrieval = Retrieval(DataFolder(args.data_url), Options(
+    folder = DataFolder(args.data_url)
+    retrieval = Retrieval(folder, Options(
         own=tuple(base for base in bases if base.name not in official), vocab_path=args.vocab_path,
         uncased_vocab_path=args.uncased_vocab_path, nell_beliefs=args.nell_beliefs, wordnet_path=args.wordnet_path,
         ner=args.ner, corenlp_url=args.corenlp_url, force=args.force))
-    for name, task in TASKS.items():
-        if args.dataset in (name, "all"):
-            for step in STEPS if args.step == "all" else (args.step,):
-                retrieval.run(step, task)
+    for task in folder.tasks(args.dataset):
+        for step in STEPS if args.step == "all" else (args.step,):
+            retrieval.run(step, task)
 
 
 if __name__ == "__main__":

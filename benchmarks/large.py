@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.process_memory import memory_of
 from src.checkpoint import write_checkpoint
 from src.config import SQUAD, BertConfig
-from src.train_log import read_metrics
+from src.train_log import LogFiles, read_metrics
 from tests.reference import encoder_shapes
 from utils.args import OneLineParser, positive_int
 from utils.util import InputError, run_main, write_json
@@ -76,7 +76,7 @@ def watch(command: Sequence[str], steps: int, output: Path) -> dict[str, object]
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
     reader.start()
-    metrics, peak = output / f"metrics_{SQUAD.name}.jsonl", 0
+    metrics, peak = LogFiles(output, SQUAD.name).metrics, 0
     while process.poll() is None and len(read_metrics(metrics)) < steps:
         peak = max(peak, memory_of(process.pid))
         time.sleep(SAMPLING_SECONDS)

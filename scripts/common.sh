@@ -54,10 +54,22 @@ check() {           # one line and exit code 2 where something is missing
     "$PYTHON" "$ROOT/src/check_launch.py" "$@" || exit 2
 }
 
-check_training() {  # TASK DEVICES FLAGS...: and move another training's checkpoints aside
-    local folder
-    folder=$(check train "$1" --devices "$2" -- "${@:3}")
-    if [[ -n $folder ]]; then keep_earlier "$folder"; fi
+check_training() {  # TASK DEVICES FLAGS...: and move what an earlier training has left aside
+    local paths path number
+    local -A kept=()
+    paths=$(check train "$1" --devices "$2" -- "${@:3}")
+    [[ -n $paths && ${OTHER_HOST:-no} == no ]] || return 0          # the first host's processes alone write
+    while IFS= read -r path; do
+        local folder=${path%/*}
+        if [[ -z ${kept[$folder]:-} ]]; then
+            number=1
+            while [[ -e $folder.$number ]]; do number=$((number + 1)); done
+            mkdir -- "$folder.$number"
+            kept[$folder]=$folder.$number
+            echo "kept from an earlier run: ${kept[$folder]}"
+        fi
+        mv -n -- "$path" "${kept[$folder]}/"
+    done <<<"$paths"
 }
 
 keep_earlier() {    # PATH: move a file or folder of an earlier run aside, never over another
@@ -170,6 +182,7 @@ distribute() {
         [[ ${LAUNCHER:-} != ranktable ]] || die "LAUNCHER=ranktable: this launcher takes no rank table; use msrun"
     fi
     devices=$((own_devices * ${NNODES:-1}))
+    if ((${NNODES:-1} > 1)); then log=${log%.log}_node$NODE_RANK.log; fi       # hosts may share a disk
     stage_flags "$task"
     flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")" --checkpoints "$ROOT/output"
         --is_distribute True --device_num "$devices" "${own[@]}" "${STAGE_FLAGS[@]}" "${FLAGS[@]}")
@@ -186,8 +199,13 @@ check_hosts() {
         *) die "LAUNCHER=$LAUNCHER: use msrun, mpirun or ranktable" ;;
     esac
     [[ ${NNODES:-1} =~ ^[1-9][0-9]*$ ]] || die "NNODES=$NNODES: no number of hosts"
-    ((${NNODES:-1} == 1)) && return 0
+    if ((${NNODES:-1} == 1)); then
+        export NODE_RANK=0          # whatever a scheduler has set
+        return 0
+    fi
+    [[ ${LAUNCHER:-msrun} != mpirun ]] || die "LAUNCHER=mpirun: on one host only; use msrun for NNODES=$NNODES"
     [[ -n ${MASTER_ADDR:-} ]] || die "NNODES=$NNODES: MASTER_ADDR must be the address of the first host"
     [[ ${NODE_RANK:-} =~ ^[0-9]+$ ]] || die "NNODES=$NNODES: NODE_RANK must be this host's number, from 0"
+    if ((NODE_RANK > 0)); then OTHER_HOST=yes; fi
     ((NODE_RANK < NNODES)) || die "NODE_RANK=$NODE_RANK: with NNODES=$NNODES it is at most $((NNODES - 1))"
 }

@@ -12,8 +12,8 @@
 #   authors    what the paper's authors retrieved: spares retrieve.py; not among the parts fetched by default
 #
 # An interrupted download goes on where it was. Nothing that is there is replaced: a file that is not the official one
-# is named and left. --list fetches nothing. Environment: CURL [curl], PYTHON, MIRROR=URL takes every file from
-# URL/NAME in place of its own address (file:// works).
+# is named and left. --list fetches nothing. Environment: CURL [curl], PYTHON, MIRROR=URL takes every file
+# but WordNet's from URL/NAME in place of its own address (file:// works).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -51,7 +51,7 @@ convert() {
 infer() {
     local number folder
     local -a columns=()
-    for number in 0 1 2 3 4 5 6; do
+    for number in 0 1 2 3 4 5 6 7 8 9; do
         folder=$inputs/0${number}_data
         if [[ -d $folder ]]; then columns+=("--input${number}_path=$folder"); fi
     done

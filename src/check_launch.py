@@ -2,7 +2,7 @@
 
 The launchers call it, by its path, so that relative paths stay relative to the caller's folder:
 
-* ``train TASK --devices N -- FLAGS`` checks a training; prints its checkpoint folder when that holds another training,
+* ``train TASK --devices N -- FLAGS`` checks a training; prints the files of another training that are in its way,
 * ``eval TASK --devices N -- FLAGS`` checks an evaluation,
 * ``features TASK -- FLAGS`` converts what a distributed training will read, before its processes all try to,
 * ``rank_table FILE --node_rank N --nodes N`` prints rank and device of every process of one host.
@@ -141,7 +141,7 @@ def check_tables(args: argparse.Namespace) -> None:
 
 
 def check_training(task: TaskConfig, args: argparse.Namespace) -> None:
-    """What run_KTNET_<task>.py will read; prints the folder of another training that would be in the way."""
+    """What run_KTNET_<task>.py will read; prints the files of an earlier training that it would write over."""
     if args.do_train:
         check_features(task, "train", args)
         check_tables(args)
@@ -153,12 +153,31 @@ def check_training(task: TaskConfig, args: argparse.Namespace) -> None:
         need(args.init_checkpoint, "init_checkpoint", "give a KT-NET checkpoint")
     if args.do_predict or args.do_val:
         check_features(task, "dev", args)
-    folder = args.save_finetune_checkpoint_path.absolute()
-    if args.do_train and not args.resume and (folder / f"training_state_{task.name}.json").exists():
-        if args.init_checkpoint is not None and folder in args.init_checkpoint.absolute().parents:
-            raise InputError(f"--init_checkpoint {args.init_checkpoint}: it belongs to the training in {folder}, where "
-                             "the new one would be; give another folder by --save_finetune_checkpoint_path")
-        print(folder)
+    if args.do_train and not args.resume:
+        for path in earlier_training(task, args):
+            print(path)
+
+
+def earlier_training(task: TaskConfig, args: argparse.Namespace) -> list[Path]:
+    """The files of earlier trainings on this data set where a new one would put its own.
+
+    Raises:
+        InputError: the new one starts from one of them.
+    """
+    from src.reader.decoding import NBEST, NULL_ODDS, PREDICTIONS, RESULT
+    from src.train_log import LogFiles
+
+    checkpoints, results = args.save_finetune_checkpoint_path.absolute(), args.checkpoints.absolute()
+    written = list(LogFiles(results, task.name).all())
+    if args.do_predict:
+        written += [results / name for name in (PREDICTIONS, NBEST, NULL_ODDS, RESULT)]
+    found = [path for pattern in (f"KTNET_{task.name}-*", f"training_state_{task.name}.*")
+             for path in sorted(checkpoints.glob(pattern))]
+    found += [path for path in written if path.exists()]
+    if args.init_checkpoint is not None and args.init_checkpoint.absolute() in found:
+        raise InputError(f"--init_checkpoint {args.init_checkpoint}: it lies in {checkpoints}, where the new training "
+                         "would put its own; give another folder by --save_finetune_checkpoint_path")
+    return found
 
 
 def check_evaluation(task: TaskConfig, args: argparse.Namespace) -> None:

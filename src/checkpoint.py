@@ -42,19 +42,18 @@ def free_cache_for(size: int) -> None:
     """Turn file cache into free memory: MindSpore refuses a checkpoint of more bytes than are free, cache not counted.
 
     It reads the file more than once before it counts. Memory that is touched and given back is free afterwards; nothing
-    is done where enough is free, or too little there.
+    is done where enough is free already.
     """
-    wanted = 3 * size
     free, available = free_memory(), available_memory()
-    if free is not None and available is not None and free < wanted < available:
-        np.ones(wanted, np.uint8)
+    if free is not None and available is not None and free < 3 * size:
+        np.ones(int(min(3 * size, 0.9 * available)), np.uint8)
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Parameter]:
     """Read a checkpoint: parameter name -> parameter.
 
     Raises:
-        InputError: the file is missing or is no whole checkpoint.
+        InputError: the file is missing, is no whole checkpoint, or there is too little memory for it.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint file")
@@ -63,6 +62,9 @@ def read_checkpoint(path: Path | str) -> dict[str, Parameter]:
         return ms.load_checkpoint(str(path))
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
+        if "memory" in reason:
+            raise InputError(f"{path}: too little memory to read it ({reason}); end other programs and try again"
+                             ) from None
         raise InputError(f"{path}: not a whole MindSpore checkpoint ({reason}); save or copy it again") from None
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from utils.util import InputError, read_json
+from utils.util import LOGGER, InputError, read_json
 
 MAX_SEQ_LEN = 384        # word pieces in a feature
 DOC_STRIDE = 128         # word pieces between the starts of two windows
@@ -238,6 +238,21 @@ class DataFolder:
     def dataset_json(self, task: TaskConfig, split: str) -> Path:
         """The data set itself."""
         return self.root / task.folder / task.json_files[split]
+
+    def tasks(self, dataset: str) -> list[TaskConfig]:
+        """The data sets that ``--dataset`` means: the one it names, or for "all" those that have a file here.
+
+        When none has, all are meant, so that whoever opens them says what is missing.
+        """
+        if dataset != "all":
+            return [TASKS[dataset]]
+        present = [task for task in TASKS.values()
+                   if any(self.dataset_json(task, split).is_file() for split in SPLITS)]
+        if present:
+            for task in TASKS.values():
+                if task not in present:
+                    LOGGER.info("%s: no data set there, left out", self.root / task.folder)
+        return present or list(TASKS.values())
 
     def tagged_json(self, task: TaskConfig, split: str) -> Path:
         """The data set with its named entities, written by the entities step beside the input."""

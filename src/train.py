@@ -24,7 +24,7 @@ from src.KTNET import KTNET, KTNETWithLoss
 from src.memory_estimate import available_memory, check_memory, estimate_training_memory
 from src.prepare import prepare_features
 from src.reader.storage import ConvertedFiles
-from src.train_log import StepRecord, TrainingLog, plot_training
+from src.train_log import LogFiles, StepRecord, TrainingLog, plot_training
 from src.train_state import TrainingState, fixed_settings
 from src.train_step import AccumulateStep, ApplyStep, MovingAverage, StepOptions, TrainStep, learning_rate_at
 from utils.args import fill_paths
@@ -77,7 +77,10 @@ class Trainer:
     def start(self, settings: dict[str, Any]) -> None:
         """Begin, or go on where the last run was."""
         if self.args.resume:
-            self.step = self.state.resume(settings)
+            self.step = self.state.resume(settings, self.devices.is_first)
+            if self.devices.sum(self.step) != self.devices.count * self.step:
+                raise InputError(f"{self.state.path}: after step {self.step} here, elsewhere not: every host needs the "
+                                 f"first one's training_state_{self.task.name}.ckpt and .json")
             LOGGER.info("resuming after %d of %d steps", self.step, self.total_steps)
         elif self.devices.is_first:
             self.state.begin(settings)
@@ -99,8 +102,8 @@ class Trainer:
         LOGGER.info("training: %d epochs of %d steps, batch %d x %d devices x %d accumulated, padded to %s word pieces",
                     args.epoch, self.steps_per_epoch, args.batch_size, self.devices.count, args.accumulation_steps,
                     ", ".join(map(str, self.buckets)))
-        metrics = args.checkpoints / f"metrics_{self.task.name}.jsonl"
-        log = TrainingLog(metrics, self.step, self.steps_per_epoch, args.device_target == "Ascend",
+        files = LogFiles(args.checkpoints, self.task.name)
+        log = TrainingLog(files.metrics, self.step, self.steps_per_epoch, args.device_target == "Ascend",
                           self.devices.is_first)
         with tqdm(total=self.total_steps, initial=self.step, desc="training", unit="step", disable=None) as progress:
             for epoch in range(self.step // self.steps_per_epoch, args.epoch):
@@ -113,7 +116,7 @@ class Trainer:
                         self.save(epoch)
                 self.save(epoch, validate=args.do_val)
         if self.devices.is_first:
-            plot_training(metrics, args.checkpoints / f"training_{self.task.name}.png", f"KT-NET on {self.task.folder}")
+            plot_training(files.metrics, files.plot, f"KT-NET on {self.task.folder}")
         return self.checkpoint_path(args.epoch - 1)     # by name: another process may still be writing it
 
     def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:
@@ -140,9 +143,7 @@ class Trainer:
                             gradient_norm=float(norm.asnumpy()), loss_scale=float(scale.asnumpy()),
                             overflow=bool(overflow.asnumpy()), length=columns[0].shape[1],
                             seconds=round(time.perf_counter() - begin, 4))
-        if not np.isfinite(record.loss) and not record.overflow:
-            raise InputError(f"step {record.step}: the loss is {record.loss}: the training has diverged; lower "
-                             "--learning_rate and resume from the last checkpoint, or start again")
+        check_progress(record)
         if not record.overflow and self.average is not None:
             self.average()
         self.step += 1
@@ -184,6 +185,22 @@ class Trainer:
             self.write(best)
 
 
+def check_progress(record: StepRecord) -> None:
+    """Stop a training that can only get worse, before any of it is saved.
+
+    Raises:
+        InputError: loss or gradient is no number, or overflows although the loss scale cannot become smaller.
+    """
+    if not record.overflow and not np.isfinite([record.loss, record.gradient_norm]).all():
+        raise InputError(f"step {record.step}: the loss is {record.loss}, its gradient's norm {record.gradient_norm}: "
+                         "the training has diverged; lower --learning_rate and resume from the last checkpoint, or "
+                         "start again")
+    if record.overflow and record.loss_scale <= 1.0:
+        raise InputError(f"step {record.step}: the gradient overflows float16 without any loss scale: the weights that "
+                         "it started from are broken, or the training has diverged; look at the encoder, lower "
+                         "--learning_rate")
+
+
 def plain_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags as JSON values."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
@@ -207,10 +224,10 @@ def train(task: TaskConfig, args: argparse.Namespace, devices: Devices) -> Path:
     args.checkpoints.mkdir(parents=True, exist_ok=True)
     options = plain_options(args)
     features_md5 = file_digest(ConvertedFiles(args.train_mindrecord_file).mindrecord)
-    trainer.start(fixed_settings(options, features_md5, devices.count))
+    trainer.start(fixed_settings(options, features_md5, devices.count, config.bert))
     LOGGER.info("options: %s", json.dumps(options))
     if devices.is_first:
-        write_json(args.checkpoints / f"options_{task.name}.json", options)
+        write_json(LogFiles(args.checkpoints, task.name).options, options)
     return trainer.run()
 
 
@@ -223,9 +240,9 @@ def evaluate_checkpoint(task: TaskConfig, args: argparse.Namespace, checkpoint: 
 
 def run_training(task: TaskConfig, args: argparse.Namespace) -> None:
     """What run_KTNET_{task}.py does: --do_train, then --do_predict."""
-    fetch_data(args)
-    fill_paths(args, task)
     devices = set_up_device(args)
+    fetch_data(args, devices)
+    fill_paths(args, task)
     checkpoint = args.init_checkpoint
     if args.do_train:
         checkpoint = train(task, args, devices)
@@ -233,13 +250,13 @@ def run_training(task: TaskConfig, args: argparse.Namespace) -> None:
         if checkpoint is None:
             raise InputError("--do_predict True with --do_train False: give the checkpoint by --init_checkpoint")
         evaluate_checkpoint(task, args, checkpoint, args.checkpoints)
-    send_results(args)
+    if devices.is_first:
+        send_results(args)
 
 
 def run_evaluation(task: TaskConfig, args: argparse.Namespace) -> None:
     """What run_KTNET_{task}_eval.py does."""
-    fetch_data(args)
+    fetch_data(args, set_up_device(args))
     fill_paths(args, task)
-    set_up_device(args)
     evaluate_checkpoint(task, args, args.load_checkpoint_path, args.checkpoints)
     send_results(args)

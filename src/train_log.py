@@ -23,6 +23,24 @@ class StepRecord:
     seconds: float
 
 
+class LogFiles:
+    """What a training leaves beside its checkpoints.
+
+    Args:
+        folder: of results (``--checkpoints``).
+        task: name of the data set.
+    """
+
+    def __init__(self, folder: Path, task: str) -> None:
+        self.metrics = folder / f"metrics_{task}.jsonl"     # a line a step
+        self.plot = folder / f"training_{task}.png"         # of loss and learning rate
+        self.options = folder / f"options_{task}.json"      # the flags
+
+    def all(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.metrics, self.plot, self.options
+
+
 class TrainingLog:
     """Writes the log lines of the model zoo and metrics.jsonl.
 

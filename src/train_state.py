@@ -8,20 +8,22 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from src.checkpoint import read_checkpoint, write_checkpoint
+from src.checkpoint import checkpoints_in, read_checkpoint, write_checkpoint
+from src.config import BertConfig
 from utils.util import InputError, read_json, write_json
 
 STEP = "steps_done"
 # Flags that may differ between a run and its resumption: where it runs, what it prints, what comes after.
 FREE_FLAGS = frozenset({"resume", "device_id", "do_train", "do_predict", "do_val", "keep_checkpoint_max", "save_steps",
-                        "data_url", "checkpoints", "save_finetune_checkpoint_path", "load_checkpoint_path",
-                        "predict_file", "predict_mindrecord_file", "train_file", "train_mindrecord_file", "n_best_size",
+                        "data_url", "checkpoints", "save_finetune_checkpoint_path", "predict_file",
+                        "predict_mindrecord_file", "train_file", "train_mindrecord_file", "n_best_size",
                         "max_answer_length", "null_score_diff_threshold", "save_logits", "save_url", "log_url",
                         "is_modelarts", "force_memory", "bert_config_path", "vocab_path", "init_checkpoint",
                         "load_pretrain_checkpoint_path", "wn_concept_embedding_path", "nell_concept_embedding_path"})
@@ -37,6 +39,7 @@ class TrainingState:
     """
 
     def __init__(self, folder: Path, task: str, parameters: Iterable[Parameter]) -> None:
+        self.task = task
         self.path = folder / f"training_state_{task}.ckpt"
         self.settings_path = folder / f"training_state_{task}.json"
         self.parameters = {parameter.name: parameter for parameter in parameters}
@@ -45,21 +48,29 @@ class TrainingState:
         """Start a new training.
 
         Raises:
-            InputError: the folder holds a training already; nothing of it is touched.
+            InputError: the folder holds a training, or checkpoints, already; nothing of it is touched.
         """
         if self.path.exists() or self.settings_path.exists():
             raise InputError(f"{self.path.parent}: holds a training already; go on with it by --resume True, or give "
                              "another folder by --checkpoints")
+        if others := checkpoints_in(self.path.parent, self.task):      # older ones than ours will be removed
+            raise InputError(f"{self.path.parent}: holds checkpoints already, as {others[-1].name}, of a training that "
+                             "cannot be resumed; give another folder by --checkpoints")
         write_json(self.settings_path, dict(settings))
 
-    def resume(self, settings: Mapping[str, Any]) -> int:
+    def resume(self, settings: Mapping[str, Any], begins: bool = True) -> int:
         """Load the last state; returns the steps done: 0 when there is nothing to go on with.
+
+        Args:
+            settings: those of this run.
+            begins: whether this process begins the training where there is none (the first of a distributed run).
 
         Raises:
             InputError: the state was made with other settings or for another network.
         """
         if not self.settings_path.exists():
-            self.begin(settings)
+            if begins:
+                self.begin(settings)
             return 0
         saved = read_json(self.settings_path)
         for name, value in settings.items():
@@ -81,7 +92,7 @@ class TrainingState:
         write_checkpoint(self.path, {**self.parameters, STEP: np.array(steps_done, np.int32)})
 
 
-def fixed_settings(options: Mapping[str, Any], features_md5: str, devices: int) -> dict[str, Any]:
-    """What must be the same when a training is resumed: the flags that shape it, the features, the devices."""
+def fixed_settings(options: Mapping[str, Any], features_md5: str, devices: int, bert: BertConfig) -> dict[str, Any]:
+    """What must be the same when a training is resumed: the flags that shape it, features, devices, the encoder."""
     fixed = {name: value for name, value in options.items() if name not in FREE_FLAGS}
-    return {**fixed, "features_md5": features_md5, "devices": devices}
+    return {**fixed, "features_md5": features_md5, "devices": devices, **asdict(bert)}

@@ -1,17 +1,20 @@
 """One training step: gradient, clipping, Adam with decoupled weight decay, moving average, loss scaling."""
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.common.initializer import initializer
+from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloatStatusV2
 
 from src.KTNET import KTNETWithLoss
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
 LOSS_SCALE_GROWTH_STEPS = 1000      # good steps after which the loss scale doubles
+LARGEST_LOSS_SCALE = 2.0 ** 24      # beyond which it does not grow
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,56 @@ class LossScale(nn.Cell):
         """Adjust the scale to whether the last gradient was finite (bool scalar)."""
         good = ops.select(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
         grows = ops.greater_equal(good, LOSS_SCALE_GROWTH_STEPS)
-        raised = ops.select(grows, self.scale * 2.0, self.scale * 1.0)
+        grows_further = ops.logical_and(grows, self.scale < LARGEST_LOSS_SCALE)
+        raised = ops.select(grows_further, self.scale * 2.0, self.scale * 1.0)
         lowered = ops.maximum(self.scale * 0.5, 1.0)
         ops.assign(self.good_steps, ops.select(grows, ops.zeros_like(good), good))
         return ops.assign(self.scale, ops.select(finite, raised, lowered))
+
+
+def saturates() -> bool:
+    """Whether float16 stops at its largest number on this device, where elsewhere it becomes infinite.
+
+    So does the Ascend 910, and its successors when ``MS_ASCEND_CHECK_OVERFLOW_MODE`` asks for it: an overflow is then
+    told by a status of the device alone.
+    """
+    if ms.get_context("device_target") != "Ascend":
+        return False
+    from mindspore._c_expression import MSContext  # as mindspore.amp asks; there is no public way
+
+    supports = MSContext.get_instance().ascend_soc_supports_feature
+    return supports("amp_loss_scale_train_classic_target") or (
+        supports("train_hq_dtype_line") and os.environ.get("MS_ASCEND_CHECK_OVERFLOW_MODE") == "SATURATION_MODE")
+
+
+class FiniteCheck(nn.Cell):
+    """Tells whether nothing has overflowed since it was asked last, on any device.
+
+    Args:
+        devices: number of devices.
+    """
+
+    def __init__(self, devices: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.true = Tensor(True, ms.bool_)
+        self.saturates = saturates()
+        if self.saturates:
+            self.no_overflow = Tensor([0] * 8, ms.int32)
+            self.get_status, self.clear_status = NPUGetFloatStatusV2(), NPUClearFloatStatusV2()
+            self.reduce = ops.AllReduce() if devices > 1 else None
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Give a bool scalar; the gradients are those that the devices have averaged already."""
+        if self.saturates:
+            found = self.get_status(ops.depend(self.no_overflow, gradients))
+            if self.reduce is not None:
+                found = self.reduce(found)
+            cleared = self.clear_status(ops.depend(self.no_overflow, found))
+            return ops.equal(ops.depend(found, cleared), self.no_overflow).all()
+        finite = self.true
+        for gradient in gradients:
+            finite = ops.logical_and(finite, ops.isfinite(gradient).all())
+        return finite
 
 
 class Gradients(nn.Cell):
@@ -155,6 +204,7 @@ class Updater(nn.Cell):
         self.update = AdamUpdate(parameters, options)
         self.scaled = options.loss_scale > 0.0
         self.loss_scale = LossScale(options.loss_scale) if self.scaled else None
+        self.is_finite = FiniteCheck(options.devices) if self.scaled else None
         self.one = Tensor(1.0, ms.float32)
         self.true = Tensor(True, ms.bool_)
 
@@ -169,9 +219,7 @@ class Updater(nn.Cell):
         """
         if not self.scaled:
             return self.update(learning_rate, gradients, self.one / scale), ops.logical_not(self.true)
-        finite = self.true
-        for gradient in gradients:
-            finite = ops.logical_and(finite, ops.isfinite(gradient).all())
+        finite = self.is_finite(gradients)
         norm = self.one * 0.0
         if finite:
             norm = self.update(learning_rate, gradients, self.one / scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -513,6 +514,16 @@ def test_the_script_refuses_in_one_line(data: DataFolder, arguments: list[str], 
     assert done.returncode == 2 and done.stdout == ""
     assert message in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert snapshot(data.root) == before
+
+
+def test_a_data_set_that_is_not_there_is_left_out(data: DataFolder) -> None:
+    shutil.rmtree(data.root / RECORD.folder)
+    done = run_script("--data_url", str(data.root), "--split", "dev")
+    assert done.returncode == 0 and f"{data.root / RECORD.folder}: no data set there, left out" in done.stderr
+    assert ConvertedFiles(data.mindrecord(SQUAD, "dev")).manifest.is_file()
+    shutil.rmtree(data.root / SQUAD.folder)
+    done = run_script("--data_url", str(data.root), "--split", "dev")
+    assert done.returncode == 2 and f"{data.dataset_json(SQUAD, 'dev')}: no such file" in done.stderr
 
 
 def test_a_full_disk_is_one_clear_line(data: DataFolder) -> None:

@@ -246,6 +246,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "many"], {}, "many is no number of devices"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"LAUNCHER": "hand"}, "use msrun, mpirun or ranktable"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"NNODES": "2"}, "MASTER_ADDR must be"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"NNODES": "2", "LAUNCHER": "mpirun"}, "on one host only"),
 ])
 def test_refused_before_anything_starts(launchers: Launchers, data: Path, name: str, arguments: list[str],
                                         environment: dict[str, str], words: str) -> None:
@@ -256,6 +257,7 @@ def test_refused_before_anything_starts(launchers: Launchers, data: Path, name: 
     empty = launchers.caller / "bin" / "nvidia-smi"        # a driver that sees no GPU, wherever this runs
     empty.write_text("#!/bin/sh\n", encoding="utf-8")
     empty.chmod(0o755)
+    shutil.copy(empty, empty.with_name("mpirun"))
     result = launchers.call(name, *(str(data) if word == "DATA" else word for word in arguments), CHECK="1",
                             PATH=f"{empty.parent}:{os.environ['PATH']}", **environment)
     assert result.returncode == 2
@@ -341,12 +343,41 @@ def test_train_twice_and_evaluate(launchers: Launchers, data: Path) -> None:
     checkpoint = output / "finetune_checkpoint" / "KTNET_squad-1_3.ckpt"
     assert "epoch: 1 step: 3, loss is" in (launchers.root / "train_squad" / "train_squad.log").read_text()
     assert checkpoint.is_file() and (output / "finetune_checkpoint.1" / checkpoint.name).is_file()
+    assert (output.with_name("output.1") / "metrics_squad.jsonl").is_file()
     assert (launchers.root / "train_squad" / "train_squad.1.log").is_file()
     result = launchers.call("run_squad_eval_gpu.sh", str(data), os.path.relpath(checkpoint, launchers.caller),
                             PYTHON=sys.executable)
     assert result.returncode == 0, result.stdout + result.stderr
     figures = json.loads((launchers.root / "eval_squad.log").read_text().strip().splitlines()[-1])
     assert figures == json.loads((output / "eval_squad" / "eval_result.json").read_text())
+
+
+def test_a_new_training_moves_its_own_data_sets_files_aside_alone(launchers: Launchers, data: Path) -> None:
+    checkpoints = launchers.root / "output" / "finetune_checkpoint"
+    checkpoints.mkdir(parents=True)
+    kept = {"KTNET_record-1_9.ckpt", "training_state_record.json", "of the user.txt"}
+    moved = {"KTNET_squad-3_9.ckpt", "KTNET_squad-3_9.json"}           # no state: of another program
+    for name in kept | moved:
+        (checkpoints / name).write_text(name)
+    start = checkpoints / "KTNET_squad-3_9.ckpt"
+    refused = launchers.call("run_squad_twomemory.sh", str(data), "--", "--init_checkpoint", str(start), CHECK="1")
+    assert refused.returncode == 2 and "give another folder" in refused.stderr and start.is_file()
+    result = launchers.call("run_squad_twomemory.sh", str(data), CHECK="1")
+    assert result.returncode == 0 and f"kept from an earlier run: {checkpoints}.1\n" in result.stdout, result.stderr
+    assert {path.name for path in checkpoints.iterdir()} == kept
+    assert {path.name: path.read_text() for path in checkpoints.with_name(checkpoints.name + ".1").iterdir()} == {
+        name: name for name in moved}
+
+
+def test_the_logs_of_several_hosts_lie_apart(launchers: Launchers) -> None:
+    name = "run_squad_twomemory_distribute_gpu.sh"
+    hosts = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "8118"}
+    assert launchers.call(name, "my data", "2", **hosts).returncode == 0
+    assert {path.name for path in (launchers.root / "train_parallel_squad").iterdir()} == {
+        "train_squad_node1.log", "train_squad_node1_workers"}
+    assert value_of(launchers.arguments(), "--device_num") == "4"
+    assert launchers.call(name, "my data", "2", NODE_RANK="3").returncode == 0     # of a scheduler, without NNODES
+    assert (launchers.root / "train_parallel_squad" / "train_squad_workers").is_dir()
 
 
 def test_two_processes_train_together(launchers: Launchers, data: Path) -> None:

@@ -53,7 +53,6 @@ ALL = list(dict.fromkeys(command for page in PAGES for command in commands(page)
 # --- what is not run: pattern, reason; a test file in the reason must name the script
 
 LISTED = {
-    r"curl -O https:": "network",
     r"bash scripts/get_(wordnet|data|lite)\.sh": "network; get_data.sh: tests/test_get_data.py",
     r"bash scripts/test\.sh": "it is what runs this",
     r"bash scripts/run_(squad|record)_twomemory_distribute(_gpu)?\.sh": "several devices; tests/test_launchers.py",
@@ -193,6 +192,8 @@ def copy(tmp_path_factory) -> Path:
     toy_wordnet.main([str(SAMPLE / "toy_wordnet.json"), str(data / "nltk" / "corpora" / "wordnet")])
     make_encoder(root / BERT, make_vocabulary(data))
     shutil.copytree(data, root / "part", ignore=shutil.ignore_patterns("ReCoRD"))
+    export = next((root / "part" / "raw").glob("NELL.*"))
+    export.rename(root / "part" / export.name)      # where scripts/get_data.sh puts it
     (root / "tower.txt").write_text("The Clock Tower of Tarn was built in 1692 by the mason Henrik Dale.\n", "utf-8")
     return root
 

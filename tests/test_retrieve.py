@@ -157,6 +157,24 @@ def test_uncased_token_files(folder):
     assert item["document_entities"][0] == ("mayor of Lima", 1, 3) and item["query_entities"] == [("lima", 2, 2)]
 
 
+def test_only_uncased_token_files_where_there_is_only_that_vocabulary(folder):
+    cased = folder.bert() / "vocab.txt"
+    uncased = folder.root / "vocab.txt"
+    cased.rename(uncased)
+    run(folder, "--step", "tokens", "--uncased_vocab_path", str(uncased))
+    for task in TASKS.values():
+        assert folder.tokens(task, "dev", lower_case=True).is_file()
+        assert not folder.tokens(task, "dev", lower_case=False).exists()
+
+
+def test_a_data_set_that_is_not_there_is_left_out_unless_it_is_named(folder, capsys):
+    shutil.rmtree(folder.root / RECORD.folder)
+    run(folder)
+    assert folder.retrieved(NELL, SQUAD, "dev").is_file()
+    assert not (folder.root / "tokenization_record").exists()
+    assert "ReCoRD" in refusal(capsys, folder, "--dataset", "record")
+
+
 def refusal(capsys, folder: DataFolder, *arguments: str) -> str:
     """The one line on stderr of a command that must exit with 2."""
     with pytest.raises(SystemExit) as stop:

@@ -19,7 +19,10 @@ from src.checkpoint import read_checkpoint  # noqa: E402
 from src.config import SQUAD  # noqa: E402
 from src.dataset import create_dev_dataset, create_train_dataset, feature_lengths  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
+from src.train import check_progress  # noqa: E402
+from src.train_log import StepRecord  # noqa: E402
 from tests import small_training  # noqa: E402
+from utils.util import InputError  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 LAST = "KTNET_squad-2_6.ckpt"           # 22 features in batches of 4: 6 steps an epoch
@@ -152,6 +155,30 @@ def test_a_second_training_over_the_first_is_refused(data, trained, tmp_path):
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
 
+def test_checkpoints_that_no_training_here_wrote_are_left_alone(data, trained, tmp_path):
+    """Training removes its older checkpoints by their names: it must not start among those of others."""
+    folder = tmp_path / "finetune_checkpoint"
+    folder.mkdir()
+    shutil.copy(trained[0] / "finetune_checkpoint" / LAST, folder / "KTNET_squad-3_11000.ckpt")
+    result = run("run_KTNET_squad.py", small_training.flags(data, tmp_path, resume=True), code=2)
+    assert "holds checkpoints already, as KTNET_squad-3_11000.ckpt" in result.stderr.splitlines()[-1]
+    assert [path.name for path in folder.iterdir()] == ["KTNET_squad-3_11000.ckpt"]
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ({"loss": float("nan")}, "diverged"), ({"gradient_norm": float("inf")}, "diverged"),
+    ({"overflow": True, "loss_scale": 1.0, "loss": float("inf")}, "without any loss scale"),
+    ({"overflow": True, "loss_scale": 2.0, "loss": float("nan"), "gradient_norm": 0.0}, None), ({}, None)])
+def test_a_training_that_has_diverged_stops(values, words):
+    record = StepRecord(**{"step": 7, "epoch": 1, "loss": 1.0, "learning_rate": 0.1, "gradient_norm": 2.0,
+                           "loss_scale": 1.0, "overflow": False, "length": 64, "seconds": 1.0} | values)
+    if words is None:
+        check_progress(record)
+    else:
+        with pytest.raises(InputError, match=f"step 7: .*{words}"):
+            check_progress(record)
+
+
 def test_accumulated_batches_give_the_update_of_one_large_batch(steady_data, tmp_path):
     train(steady_data, tmp_path / "large", batch_size=8, epoch=1)
     train(steady_data, tmp_path / "parts", batch_size=4, accumulation_steps=2, epoch=1)
@@ -160,19 +187,41 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(steady_data, tmp
         np.testing.assert_allclose(parts[name], value, atol=1e-5, err_msg=name)
 
 
+def run_two(logs, *words):
+    """A script and its flags in two processes; gives the exit code and all that was said."""
+    script = shutil.which("msrun", path=str(Path(sys.executable).parent))
+    assert script, "msrun comes with mindspore"
+    result = subprocess.run(
+        [script, "--worker_num=2", "--local_worker_num=2", f"--master_port={random.randint(20000, 40000)}",
+         f"--log_dir={logs}", "--join=True", *words], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)})
+    return result.returncode, result.stdout + result.stderr + "".join(
+        path.read_text() for path in logs.glob("worker_*.log"))
+
+
+def test_two_hosts_that_are_not_at_the_same_step_do_not_go_on(steady_data, tmp_path):
+    """Each process with a folder of its own, as on two hosts without a shared disk: the second has no state."""
+    train(steady_data, tmp_path / "rank0", batch_size=8, epoch=1, is_distribute=False)
+    settings = tmp_path / "rank0" / "finetune_checkpoint" / "training_state_squad.json"
+    flags = small_training.flags(steady_data, "FOLDER", batch_size=4, epoch=1, resume=True, is_distribute=True,
+                                 device_num=2)
+    told = json.loads(settings.read_text()) | {"devices": 2, "device_num": 2, "is_distribute": True, "batch_size": 4}
+    settings.write_text(json.dumps(told))
+    (tmp_path / "start.py").write_text(
+        "import os, sys\nfrom run_KTNET_squad import main\nfrom utils.util import run_main\n"
+        f"run_main(main, [word.replace('FOLDER', {str(tmp_path)!r} + '/rank' + os.environ['RANK_ID']) "
+        "for word in sys.argv[1:]])\n")
+    code, said = run_two(tmp_path / "logs", str(tmp_path / "start.py"), *flags)
+    assert code != 0 and "after step 3 here, elsewhere not" in said, said
+    assert "after step 0 here, elsewhere not" in said and not list((tmp_path / "rank1").rglob("*.ckpt"))
+
+
 def test_two_processes_give_the_weights_of_one_with_twice_the_batch(steady_data, tmp_path):
     steps = {"epoch": 7}                                            # 7 x 3 = 21 steps
     train(steady_data, tmp_path / "one", batch_size=8, **steps)
-    script = shutil.which("msrun", path=str(Path(sys.executable).parent))
-    assert script, "msrun comes with mindspore"
     flags = small_training.flags(steady_data, tmp_path / "two", batch_size=4, is_distribute=True, device_num=2, **steps)
-    result = subprocess.run(
-        [script, "--worker_num=2", "--local_worker_num=2", f"--master_port={random.randint(20000, 40000)}",
-         f"--log_dir={tmp_path / 'logs'}", "--join=True", str(ROOT / "run_KTNET_squad.py"), *flags],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
-    logs = "".join(path.read_text() for path in (tmp_path / "logs").glob("worker_*.log"))
-    assert result.returncode == 0, result.stdout + result.stderr + logs
+    code, said = run_two(tmp_path / "logs", str(ROOT / "run_KTNET_squad.py"), *flags)
+    assert code == 0, said
     one, two = (weights(tmp_path / name, "KTNET_squad-7_3.ckpt") for name in ("one", "two"))
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)

@@ -18,11 +18,45 @@ class Devices:
 
     rank: int = 0
     count: int = 1
+    local_rank: int = 0      # among the processes of this host
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes checkpoints and results."""
         return self.rank == 0
+
+    @property
+    def is_first_of_host(self) -> bool:
+        """Whether this process is the first of its host."""
+        return self.local_rank == 0
+
+    def sum(self, value: float) -> float:
+        """Add up a number (a float32) over all processes, which wait for each other here."""
+        if self.count == 1:
+            return value
+        import mindspore as ms
+        from mindspore import nn, ops
+
+        class Sum(nn.Cell):
+            """One AllReduce."""
+
+            def __init__(self) -> None:
+                super().__init__(auto_prefix=False)
+                self.reduce = ops.AllReduce()
+
+            def construct(self, number: ms.Tensor) -> ms.Tensor:
+                """Add up."""
+                return self.reduce(number)
+
+        return float(Sum()(ms.Tensor([value], ms.float32)).asnumpy()[0])
+
+
+def local_rank() -> int:
+    """This process's device, which is its number on its host, as its starter says: mpirun, or msrun and rank tables."""
+    for name in ("OMPI_COMM_WORLD_LOCAL_RANK", "DEVICE_ID"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
 
 
 def set_up_device(args: argparse.Namespace) -> Devices:
@@ -37,11 +71,11 @@ def set_up_device(args: argparse.Namespace) -> Devices:
     try:
         ms.set_context(mode=ms.GRAPH_MODE)
         ms.set_recursion_limit(CALL_DEPTH)
-        if args.device_target == "CPU" or distributed:      # a distributed run takes its rank's own device
+        if args.device_target == "CPU" or (distributed and "MS_ROLE" in os.environ):    # msrun has said which device
             if ms.get_context("device_target") != args.device_target:       # once a kernel has run, it cannot be set
                 ms.set_device(args.device_target)
         else:
-            ms.set_device(args.device_target, args.device_id)
+            ms.set_device(args.device_target, local_rank() if distributed else args.device_id)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"--device_target {args.device_target}: this MindSpore cannot use it ({reason}); "
@@ -55,7 +89,7 @@ def set_up_device(args: argparse.Namespace) -> Devices:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"--is_distribute True: no other process to join ({reason}); start the run with msrun, mpirun "
                          "or a rank table, as scripts/run_*_distribute*.sh do") from None
-    devices = Devices(communication.get_rank(), communication.get_group_size())
+    devices = Devices(communication.get_rank(), communication.get_group_size(), local_rank())
     if args.device_num != devices.count:
         raise InputError(f"--device_num {args.device_num}: {devices.count} processes were started; give that number")
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,

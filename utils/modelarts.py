@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from utils.device import Devices
 from utils.util import LOGGER, InputError
 
 LOCAL_DATA = Path("/cache/data")
@@ -20,8 +21,10 @@ def _moxing() -> Any:
     return moxing
 
 
-def fetch_data(args: argparse.Namespace) -> None:
+def fetch_data(args: argparse.Namespace, devices: Devices) -> None:
     """Copy --data_url from object storage to this machine and point the flag at the copy; nothing without the flag.
+
+    Of several processes on a machine one copies, and the others wait for it.
 
     Raises:
         InputError: moxing is missing, or --save_url is.
@@ -31,8 +34,10 @@ def fetch_data(args: argparse.Namespace) -> None:
     if not args.save_url:
         raise InputError("--is_modelarts True: give --save_url, the place for the results")
     source = re.sub(r"^(\w+):/+", r"\1://", str(args.data_url))      # a Path has folded the two strokes of obs://
-    _moxing().file.copy_parallel(source, str(LOCAL_DATA))
-    LOGGER.info("copied %s to %s", source, LOCAL_DATA)
+    if devices.is_first_of_host:
+        _moxing().file.copy_parallel(source, str(LOCAL_DATA))
+        LOGGER.info("copied %s to %s", source, LOCAL_DATA)
+    devices.sum(0)
     args.data_url = LOCAL_DATA
 
 
@@ -44,3 +49,7 @@ def send_results(args: argparse.Namespace) -> None:
     for target in filter(None, (args.save_url, args.log_url)):
         moxing.file.copy_parallel(str(args.checkpoints), target)
         LOGGER.info("copied %s to %s", args.checkpoints, target)
+    folder = getattr(args, "save_finetune_checkpoint_path", None)
+    if folder is not None and args.checkpoints.absolute() not in folder.absolute().parents:
+        moxing.file.copy_parallel(str(folder), f"{args.save_url.rstrip('/')}/{folder.name}")
+        LOGGER.info("copied %s to %s", folder, args.save_url)

@@ -23,6 +23,9 @@ DEFINE_string(input3_path, "", "03_data");
 DEFINE_string(input4_path, "", "04_data");
 DEFINE_string(input5_path, "", "05_data");
 DEFINE_string(input6_path, "", "06_data");
+DEFINE_string(input7_path, "", "07_data, with a third memory");
+DEFINE_string(input8_path, "", "08_data, with a fourth");
+DEFINE_string(input9_path, "", "09_data, with a fifth");
 DEFINE_string(device_type, "Ascend", "Ascend, GPU or CPU");
 DEFINE_uint32(device_id, 0, "number of the device");
 DEFINE_uint32(workers, 0, "models that run at the same time; 0: as many as cores on CPU, else 1");
@@ -42,7 +45,8 @@ double Milliseconds(Clock::duration duration) { return std::chrono::duration<dou
 std::vector<fs::path> InputFolders() {
   std::vector<fs::path> folders;
   for (const std::string* flag : {&FLAGS_input0_path, &FLAGS_input1_path, &FLAGS_input2_path, &FLAGS_input3_path,
-                                  &FLAGS_input4_path, &FLAGS_input5_path, &FLAGS_input6_path}) {
+                                  &FLAGS_input4_path, &FLAGS_input5_path, &FLAGS_input6_path, &FLAGS_input7_path,
+                                  &FLAGS_input8_path, &FLAGS_input9_path}) {
     if (!flag->empty()) folders.emplace_back(*flag);
   }
   return folders;

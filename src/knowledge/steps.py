@@ -108,6 +108,9 @@ class Retrieval:
             if lower_case and not self.options.uncased_vocab_path and not uncased.is_file():
                 LOGGER.info("%s: no such file, so no uncased token files (only uncased encoders need them)", uncased)
                 continue
+            if not lower_case and self.options.uncased_vocab_path and not (self.options.vocab_path or cased.is_file()):
+                LOGGER.info("%s: no such file, so no cased token files (only cased encoders need them)", cased)
+                continue
             for split in splits:
                 target = self.folder.tokens(task, split, lower_case)
                 yield Job(target, [*self._text_files(task, split), vocabulary],

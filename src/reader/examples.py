@@ -5,7 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Iterator, Optional
 
 from utils.util import InputError
 
@@ -108,8 +108,3 @@ def read_side_table(mindrecord: Path | str) -> Iterator[EvaluationExample]:
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: line {number} is broken; run data_convert.py again") from None
             yield example
-
-
-def count_windows(examples: Sequence[EvaluationExample]) -> int:
-    """Features of these examples."""
-    return sum(len(example.windows) for example in examples)
