@@ -107,8 +107,3 @@ def name_rules(config: BertConfig) -> Iterator[NameRule]:
     for number in range(config.num_hidden_layers):
         for rule in LAYER_RULES:
             yield rule.in_layer(number)
-
-
-def encoder_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every parameter of an encoder of these sizes, as our checkpoints have them."""
-    return {rule.target: rule.shape(config) for rule in name_rules(config)}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from src import bert_ms_format
-from src.bert_names import encoder_shapes
+from src.bert_names import name_rules
 from src.config import BertConfig
 from src.persistables import read_persistable
 from tests import reference
@@ -131,7 +131,7 @@ def listing(folder):
 
 # ---------------------------------------------------------------------------------------------------- what goes well
 def test_names_and_shapes_are_the_specification_s():
-    assert encoder_shapes(CONFIG) == reference.encoder_shapes(CONFIG)
+    assert {rule.target: rule.shape(CONFIG) for rule in name_rules(CONFIG)} == reference.encoder_shapes(CONFIG)
 
 
 @pytest.mark.parametrize("prefix", ["", "bert."])

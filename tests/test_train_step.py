@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 ms = pytest.importorskip("mindspore")
-from mindspore import Parameter, ParameterTuple, Tensor  # noqa: E402
+from mindspore import Parameter, ParameterTuple, Tensor, nn  # noqa: E402
 
 from src.dropout import POOL_ROWS, StatelessDropout, mask_pool  # noqa: E402
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
@@ -13,8 +13,10 @@ from src.train_step import (  # noqa: E402
     BETA_1,
     BETA_2,
     EPSILON,
+    LARGEST_LOSS_SCALE,
     LOSS_SCALE_GROWTH_STEPS,
     AdamUpdate,
+    FiniteCheck,
     LossScale,
     MovingAverage,
     StepOptions,
@@ -100,6 +102,20 @@ def test_an_overflow_changes_nothing_but_the_loss_scale():
     assert not overflow.asnumpy() and (parameters[0].asnumpy() != before[0]).all()
 
 
+@pytest.mark.parametrize("status", [0, 4])
+def test_where_float16_saturates_the_devices_status_tells_of_an_overflow(monkeypatch, status):
+    """As on the Ascend 910; the two operators of its status, which CPU lacks, have stand-ins."""
+    class Status(nn.Cell):
+        def construct(self, given):
+            return given + Tensor([0, status] + [0] * 6, ms.int32)
+
+    monkeypatch.setattr("src.train_step.saturates", lambda: True)
+    check = FiniteCheck(1)
+    check.get_status, check.clear_status = Status(), nn.Identity()
+    finite = check((Tensor(np.full((5, 3), 65504, np.float32)), Tensor(np.ones(3, np.float32))))
+    assert bool(finite.asnumpy()) == (status == 0)
+
+
 def test_the_loss_scale_grows_after_a_run_of_good_steps():
     scale = LossScale(8.0)
     for _ in range(LOSS_SCALE_GROWTH_STEPS):
@@ -107,6 +123,10 @@ def test_the_loss_scale_grows_after_a_run_of_good_steps():
     assert scale.scale.asnumpy() == 16.0 and scale.good_steps.asnumpy() == 0
     scale(Tensor(False))
     assert scale.scale.asnumpy() == 8.0
+    largest = LossScale(LARGEST_LOSS_SCALE)
+    for _ in range(LOSS_SCALE_GROWTH_STEPS):
+        largest(Tensor(True))
+    assert largest.scale.asnumpy() == LARGEST_LOSS_SCALE
 
 
 def test_dropout_depends_on_step_and_layer_alone():

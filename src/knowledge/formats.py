@@ -76,35 +76,6 @@ def _is_list_of(values: Any, kind: type) -> bool:
     return type(values) is list and all(type(value) is kind for value in values)
 
 
-def token_item_problem(item: dict[str, Any]) -> str:
-    """What is wrong with one item of a token file, or nothing.
-
-    The converter names file and question; this names the key: a key is missing or of the wrong kind, a word index or
-    an entity's place lies outside the words, or word pieces and their indices differ in number.
-    """
-    if type(item.get("id")) not in (str, int):
-        return "has no id"
-    for side in ("query", "document"):
-        for key in (f"{side}_tokens", f"{side}_subtokens"):
-            if not _is_list_of(item.get(key), str):
-                return f"{key} is no list of strings"
-        indices, entities = item.get(f"{side}_sub_to_ori_index"), item.get(f"{side}_entities")
-        words = len(item[f"{side}_tokens"])
-        if type(indices) is not list or not _is_list_of(indices, int):
-            return f"{side}_sub_to_ori_index is no list of whole numbers"
-        if len(indices) != len(item[f"{side}_subtokens"]):
-            return f"{side}_subtokens and {side}_sub_to_ori_index differ in length"
-        if indices and not 0 <= min(indices) <= max(indices) < words:
-            return f"{side}_sub_to_ori_index points outside the words"
-        if type(entities) is not list:
-            return f"{side}_entities is no list"
-        for entity in entities:
-            if (type(entity) is not tuple or [type(part) for part in entity] != [str, int, int]
-                    or not 0 <= entity[1] <= entity[2] < words):
-                return f"{side}_entities holds {str(entity)[:60]}, which is no (text, first word, last word)"
-    return ""
-
-
 def retrieved_item_problem(item: dict[str, Any]) -> str:
     """What is wrong with one item of a file of retrieved entities (NELL and the like), or nothing."""
     if type(item.get("id")) not in (str, int):
