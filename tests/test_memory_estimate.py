@@ -44,7 +44,7 @@ def test_too_little_memory_is_refused_with_advice():
 
 
 @pytest.mark.parametrize(("free", "available", "touched"), [
-    (1e6, 1e9, 3000), (1e3, 1e9, 3000), (1e3, 2e3, 0), (None, None, 0)])
+    (1e6, 1e9, 3000), (1e3, 1e9, 3000), (1e3, 2e3, 1800), (None, None, 0)])
 def test_cache_makes_way_for_a_checkpoint(monkeypatch, free, available, touched):
     checkpoint = pytest.importorskip("src.checkpoint")
     sizes = []

@@ -44,9 +44,9 @@ double Milliseconds(Clock::duration duration) { return std::chrono::duration<dou
 
 std::vector<fs::path> InputFolders() {
   std::vector<fs::path> folders;
-  for (const std::string* flag : {&FLAGS_input0_path, &FLAGS_input1_path, &FLAGS_input2_path, &FLAGS_input3_path,
-                                  &FLAGS_input4_path, &FLAGS_input5_path, &FLAGS_input6_path, &FLAGS_input7_path,
-                                  &FLAGS_input8_path, &FLAGS_input9_path}) {
+  for (const std::string* flag :
+       {&FLAGS_input0_path, &FLAGS_input1_path, &FLAGS_input2_path, &FLAGS_input3_path, &FLAGS_input4_path,
+        &FLAGS_input5_path, &FLAGS_input6_path, &FLAGS_input7_path, &FLAGS_input8_path, &FLAGS_input9_path}) {
     if (!flag->empty()) folders.emplace_back(*flag);
   }
   return folders;
