@@ -6,11 +6,13 @@
 #                 PYTHON            interpreter [.venv/bin/python of the repository, else python3]
 #                 STAGE             freeze or full: the two-stage recipe of the paper's authors
 #   Distributed   LAUNCHER          msrun, mpirun or ranktable [ranktable with a rank table on Ascend, else msrun]
-#                 NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several hosts [1, 0, 127.0.0.1, a free port]
+#                 NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several hosts [1, 0, 127.0.0.1, a free port]; each
+#                                   host's log bears its number: train_squad_node1.log
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SELF=$(basename "$0")
+OTHER_HOST=no       # whether this is one of several hosts, and not the first
 
 die() {
     printf 'error: %s: %s\n' "$SELF" "$*" >&2
@@ -55,17 +57,15 @@ check() {           # one line and exit code 2 where something is missing
 }
 
 check_training() {  # TASK DEVICES FLAGS...: and move what an earlier training has left aside
-    local paths path number
+    local paths path folder
     local -A kept=()
     paths=$(check train "$1" --devices "$2" -- "${@:3}")
-    [[ -n $paths && ${OTHER_HOST:-no} == no ]] || return 0          # the first host's processes alone write
+    [[ -n $paths && $OTHER_HOST == no ]] || return 0       # the first host's processes alone write
     while IFS= read -r path; do
-        local folder=${path%/*}
+        folder=${path%/*}
         if [[ -z ${kept[$folder]:-} ]]; then
-            number=1
-            while [[ -e $folder.$number ]]; do number=$((number + 1)); done
-            mkdir -- "$folder.$number"
-            kept[$folder]=$folder.$number
+            kept[$folder]=$(free_name "$folder")
+            mkdir -- "${kept[$folder]}"
             echo "kept from an earlier run: ${kept[$folder]}"
         fi
         mv -n -- "$path" "${kept[$folder]}/"
@@ -73,12 +73,18 @@ check_training() {  # TASK DEVICES FLAGS...: and move what an earlier training h
 }
 
 keep_earlier() {    # PATH: move a file or folder of an earlier run aside, never over another
-    local path=$1 number=1 stem=$1 ending=
-    [[ -e $path ]] || return 0
-    if [[ $path == *.log ]]; then stem=${path%.log} ending=.log; fi
+    local kept
+    [[ -e $1 ]] || return 0
+    kept=$(free_name "$1")
+    mv -n -- "$1" "$kept"
+    echo "kept from an earlier run: $kept"
+}
+
+free_name() {       # PATH: the same with the first number that is free
+    local number=1 stem=$1 ending=
+    if [[ $1 == *.log ]]; then stem=${1%.log} ending=.log; fi
     while [[ -e $stem.$number$ending ]]; do number=$((number + 1)); done
-    mv -n -- "$path" "$stem.$number$ending"
-    echo "kept from an earlier run: $stem.$number$ending"
+    printf '%s\n' "$stem.$number$ending"
 }
 
 start() {           # LOG COMMAND...: in the background, or with FOREGROUND=1 in the foreground

@@ -50,6 +50,6 @@ def send_results(args: argparse.Namespace) -> None:
         moxing.file.copy_parallel(str(args.checkpoints), target)
         LOGGER.info("copied %s to %s", args.checkpoints, target)
     folder = getattr(args, "save_finetune_checkpoint_path", None)
-    if folder is not None and args.checkpoints.absolute() not in folder.absolute().parents:
+    if folder is not None and not folder.absolute().is_relative_to(args.checkpoints.absolute()):
         moxing.file.copy_parallel(str(folder), f"{args.save_url.rstrip('/')}/{folder.name}")
         LOGGER.info("copied %s to %s", folder, args.save_url)
