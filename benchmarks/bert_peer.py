@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
 
@@ -28,6 +29,7 @@ class BertPeer:
     """
 
     def __init__(self, config: BertConfig, threads: int, is_training: bool) -> None:
+        os.environ.pop("OMP_WAIT_POLICY", None)     # src sets it for MindSpore; PyTorch runs as by itself
         import torch
         import transformers
 

@@ -25,7 +25,7 @@ run() {             # NAME COMMAND...: go on after a failure, so that one run sh
 run ruff ruff check .
 run mypy mypy
 run shellcheck shellcheck scripts/*.sh ascend310_infer/*.sh .ci/run
-mapfile -t sources < <(find . -path './ascend310_infer/*' '(' -name '*.h' -o -name '*.cc' ')' | sort)
+mapfile -t sources < <(find ascend310_infer src '(' -name '*.h' -o -name '*.cc' ')' | sort)
 if ((${#sources[@]})); then run clang-format clang-format --dry-run -Werror "${sources[@]}"; fi
 run pytest python -m pytest -q "$@"
 

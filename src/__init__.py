@@ -1,1 +1,5 @@
 """KT-NET on MindSpore: knowledge-enhanced reading comprehension."""
+import os
+
+# Read by OpenMP when MindSpore loads it: threads that wait must not take the cores from those that work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,7 +1,6 @@
 """BERT encoder, post-layer-norm (Devlin et al., 2019), for any size.
 
-Shapes: B batch, S sequence, H hidden width, N attention heads, A = H / N head width, I feed-forward width; M is 1 on
-CPU, where the additive mask is a column of the keys, and S elsewhere, where it is repeated for every query.
+Shapes: B batch, S sequence, H hidden width, N attention heads, A = H / N head width, I feed-forward width.
 """
 from __future__ import annotations
 
@@ -12,15 +11,10 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import BertConfig
-from src.cpu_ops import AddBias, AttentionWithDropout, GeluPolynomial, MaskedScores, NormaliseRows
-from src.dropout import DropoutFactory, StatelessDropout
+from src.cpu_ops import AddBias
+from src.dropout import DropoutFactory
 
 MASKED_ATTENTION = -10000.0
-
-
-def on_cpu() -> bool:
-    """Whether the network that is being built will run on CPU."""
-    return ms.get_context("device_target") == "CPU"
 
 
 class Linear(nn.Cell):
@@ -45,10 +39,13 @@ class Linear(nn.Cell):
         self.compute_type = compute_type
         self.matmul = ops.MatMul(transpose_b=True)
 
+    def product(self, inputs: Tensor) -> Tensor:
+        """X W^T: map [rows, inputs] to float32 [rows, outputs]."""
+        return self.matmul(inputs.astype(self.compute_type), self.weight.astype(self.compute_type)).astype(ms.float32)
+
     def construct(self, inputs: Tensor) -> Tensor:
         """Map [rows, inputs] to float32 [rows, outputs]."""
-        product = self.matmul(inputs.astype(self.compute_type), self.weight.astype(self.compute_type))
-        product = product.astype(ms.float32)
+        product = self.product(inputs)
         return self.add_bias(product, self.bias) if self.has_bias else product
 
 
@@ -58,13 +55,9 @@ class Gelu(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.scale = 1.0 / math.sqrt(2.0)     # here, not in construct: graph mode of older releases makes it an integer
-        self.for_cpu = on_cpu()
-        self.polynomial = GeluPolynomial()
 
     def construct(self, inputs: Tensor) -> Tensor:
         """Any float shape."""
-        if self.for_cpu:
-            return self.polynomial(inputs)[0]
         return inputs * 0.5 * (1.0 + ops.erf(inputs * self.scale))
 
 
@@ -97,14 +90,10 @@ class LayerNorm(nn.Cell):
         self.gamma = Parameter(initializer("ones", [width], ms.float32))
         self.beta = Parameter(initializer("zeros", [width], ms.float32))
         self.epsilon = epsilon
-        self.for_cpu = on_cpu()
-        self.written_out = NormaliseRows(width, epsilon)
         self.norm = ops.LayerNorm(1, 1, epsilon)
 
     def construct(self, rows: Tensor) -> Tensor:
         """Take and give float32 [T, W]."""
-        if self.for_cpu:
-            return self.written_out(rows, self.gamma, self.beta)[0]
         return self.norm(rows, self.gamma, self.beta)[0]
 
 
@@ -157,36 +146,21 @@ class SelfAttention(nn.Cell):
         self.dropout = dropouts(config.attention_probs_dropout_prob)
         self.product = ops.BatchMatMul()
         self.product_transposed = ops.BatchMatMul(transpose_b=True)
-        self.trains_on_cpu = isinstance(self.dropout, StatelessDropout) and compute_type == ms.float32
-        self.with_dropout = AttentionWithDropout()
-        self.for_cpu = on_cpu()
-        self.masked_scores = MaskedScores()
 
     def split_heads(self, rows: Tensor, length: int) -> Tensor:
         """[B*S, H] -> [B, N, S, A]."""
         heads = rows.reshape((-1, length, self.heads, self.head_size))
         return ops.transpose(heads, (0, 2, 1, 3)).astype(self.compute_type)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take [B, N, S, A] three times and the additive mask [B, N, S, M]; give float32 [B, N, S, A]."""
-        if self.for_cpu:
-            scores = self.masked_scores(query, key, attention_mask.astype(self.compute_type)).astype(ms.float32)
-        else:
-            scores = self.product_transposed(query, key).astype(ms.float32) + attention_mask   # [B, N, S, S]
-        weights = self.dropout(ops.softmax(scores, -1), step).astype(self.compute_type)    # [B, N, S, S]
-        return self.product(weights, value).astype(ms.float32)
-
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
         length = attention_mask.shape[2]
         query = self.split_heads(self.query_layer(hidden) * self.scale, length)            # [B, N, S, A]
         key = self.split_heads(self.key_layer(hidden), length)                             # [B, N, S, A]
         value = self.split_heads(self.value_layer(hidden), length)                         # [B, N, S, A]
-        if self.trains_on_cpu:
-            keep = self.dropout.keep((*query.shape[:3], length), step)                     # [B, N, S, S]
-            context = self.with_dropout(query, key, value, attention_mask, keep)[0]        # [B, N, S, A]
-        else:
-            context = self.attend(query, key, value, attention_mask, step)
+        scores = self.product_transposed(query, key).astype(ms.float32) + attention_mask   # [B, N, S, S]
+        weights = self.dropout(ops.softmax(scores, -1), step).astype(self.compute_type)    # [B, N, S, S]
+        context = self.product(weights, value).astype(ms.float32)                          # [B, N, S, A]
         return ops.transpose(context, (0, 2, 1, 3)).reshape((-1, self.width))              # [B*S, H]
 
 
@@ -213,7 +187,7 @@ class Attention(nn.Cell):
         self.output = ResidualOutput(config.hidden_size, config, dropouts, compute_type)
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
         return self.output(self.attention(hidden, attention_mask, step), hidden, step)
 
 
@@ -227,9 +201,15 @@ class EncoderLayer(nn.Cell):
                                    compute_type=compute_type)
         self.activation = ACTIVATIONS[config.hidden_act]()
         self.output = ResidualOutput(config.intermediate_size, config, dropouts, compute_type)
+        self.heads = config.num_attention_heads
+
+    def spread(self, mask: Tensor) -> Tensor:
+        """What is added to the keys' scores, float32 [B, S], as :meth:`construct` wants it: [B, N, S, S]."""
+        length = mask.shape[1]
+        return ops.tile(mask.reshape((-1, 1, 1, length)), (1, self.heads, length, 1))
 
     def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
+        """Take float32 [B*S, H] and the additive mask [B, N, S, S]; give float32 [B*S, H]."""
         attended = self.attention(hidden, attention_mask, step)                            # [B*S, H]
         expanded = self.activation(self.intermediate(attended))                            # [B*S, I]
         return self.output(expanded, attended, step)                                       # [B*S, H]
@@ -238,13 +218,15 @@ class EncoderLayer(nn.Cell):
 class Encoder(nn.Cell):
     """The stack of layers."""
 
-    def __init__(self, config: BertConfig, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
+    def __init__(self, config: BertConfig, dropouts: DropoutFactory, compute_type: ms.Type,
+                 layer_class: type[EncoderLayer]) -> None:
         super().__init__()
-        self.layers = nn.CellList([EncoderLayer(config, dropouts, compute_type)
+        self.layers = nn.CellList([layer_class(config, dropouts, compute_type)
                                    for _ in range(config.num_hidden_layers)])
 
-    def construct(self, hidden: Tensor, attention_mask: Tensor, step: Tensor) -> Tensor:
-        """Take float32 [B*S, H] and the additive mask [B, N, S, M]; give float32 [B*S, H]."""
+    def construct(self, hidden: Tensor, mask: Tensor, step: Tensor) -> Tensor:
+        """Take float32 [B*S, H] and what is added to the keys' scores, float32 [B, S]; give float32 [B*S, H]."""
+        attention_mask = self.layers[0].spread(mask)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, step)
         return hidden
@@ -257,26 +239,17 @@ class BertModel(nn.Cell):
         config: the encoder's sizes.
         dropouts: where dropout comes from; None for inference.
         compute_type: type of the matrix products.
+        layer_class: how a layer is computed.
     """
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory | None = None,
-                 compute_type: ms.Type = ms.float32) -> None:
+                 compute_type: ms.Type = ms.float32, layer_class: type[EncoderLayer] = EncoderLayer) -> None:
         super().__init__()
         dropouts = dropouts or DropoutFactory(is_training=False)
         table = initializer(TruncatedNormal(config.initializer_range), [config.vocab_size, config.hidden_size])
         self.bert_embedding_lookup = EmbeddingLookup(table)
         self.bert_embedding_postprocessor = EmbeddingPostprocessor(config, dropouts)
-        self.bert_encoder = Encoder(config, dropouts, compute_type)
-        self.heads = config.num_attention_heads
-        self.for_cpu = on_cpu()
-
-    def additive_mask(self, input_mask: Tensor) -> Tensor:
-        """[B, S] of 1 and 0 -> what is added to the scores: float32 [B, N, S, M]."""
-        length = input_mask.shape[1]
-        masked = (1.0 - input_mask) * MASKED_ATTENTION                                     # [B, S]
-        if self.for_cpu:
-            return ops.tile(masked.reshape((-1, 1, length, 1)), (1, self.heads, 1, 1))     # [B, N, S, 1]
-        return ops.tile(masked.reshape((-1, 1, 1, length)), (1, self.heads, length, 1))    # [B, N, S, S]
+        self.bert_encoder = Encoder(config, dropouts, compute_type, layer_class)
 
     def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
                   step: Tensor) -> Tensor:
@@ -294,4 +267,4 @@ class BertModel(nn.Cell):
         """
         pieces = self.bert_embedding_lookup(src_ids.reshape((-1,)))                        # [B*S, H]
         embedded = self.bert_embedding_postprocessor(pieces, pos_ids.reshape((-1,)), sent_ids.reshape((-1,)), step)
-        return self.bert_encoder(embedded, self.additive_mask(input_mask), step)          # [B*S, H]
+        return self.bert_encoder(embedded, (1.0 - input_mask) * MASKED_ATTENTION, step)    # [B*S, H]

@@ -1,23 +1,23 @@
-"""Cells with gradients of their own, for CPU: the same mathematics from kernels that run on all cores.
+"""Cells with gradients of their own, for CPU: what lies between an encoder layer's matrix products.
 
-MindSpore's CPU kernels differ widely in speed. Products, same-shape sums and row reductions run at full speed; the
-kernels of erf and of layer normalisation run on one thread, and a reduction over the last dimension of a
-large tensor is slower than the product that made it. On GPU and Ascend the framework's own operators are used instead.
+MindSpore's CPU kernels of products run at full speed, but what lies between them takes many passes over memory, some
+of them on one thread. The cells here take one pass each, forward and back (:mod:`src.cpu_kernels`). They compute in
+float32. On GPU and Ascend the framework's own operators are used instead.
 
-Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width.
+Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width. A dropout mask is given as a pool float32
+[P, W] and int32 ``picked``, for each row the row of the pool that it is multiplied by, or [1] for all rows the same.
 """
 from __future__ import annotations
 
-import math
-
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-INVERSE_ROOT_2_PI = 1.0 / math.sqrt(2.0 * math.pi)
+from src.cpu_kernels import kernel
 
 
 class AddBias(nn.Cell):
-    """x + b for every row. The kernel for this is 15 times faster than a broadcast sum, and a sum over the rows ten
-    times faster than the kernel's own gradient.
+    """x + b for every row, on any device. On CPU the kernel for this is 15 times faster than a broadcast sum, and a sum
+    over the rows ten times faster than the kernel's own gradient.
     """
 
     def __init__(self) -> None:
@@ -33,131 +33,83 @@ class AddBias(nn.Cell):
         return dout, ops.reduce_sum(dout, 0)
 
 
-class GeluPolynomial(nn.Cell):
-    """x * Phi(x) and Phi(x), as exact as float32 is.
-
-    log(Phi / (1 - Phi)) is an odd and smooth function, so Phi(x) = sigmoid(x P(x^2)). With P of degree 6
-    (``benchmarks/fit_gelu.py``) Phi is off by 2e-7 at most and x Phi(x) by 6e-7, the rounding of float32 included.
-    """
-
-    COEFFICIENTS = (1.59576843e+00, 7.26685670e-02, -6.62599859e-05, -1.10480317e-04, 7.93821889e-06,
-                    -2.66892817e-07, 3.61123281e-09)         # of 1, x^2, x^4, ...
-
-    def construct(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Any float32 shape; Phi(x) is given for the gradient."""
-        square = inputs * inputs
-        polynomial = square * self.COEFFICIENTS[6] + self.COEFFICIENTS[5]
-        for coefficient in self.COEFFICIENTS[4::-1]:
-            polynomial = polynomial * square + coefficient
-        probability = ops.sigmoid(inputs * polynomial)
-        return inputs * probability, probability
-
-    def bprop(self, inputs: Tensor, outputs: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> tuple[Tensor]:
-        """(Phi(x) + x phi(x)) times the gradient by the first output; the second is not differentiated."""
-        density = ops.exp(inputs * inputs * -0.5)
-        return ((inputs * density * INVERSE_ROOT_2_PI + outputs[1]) * gradients[0],)
-
-
-class NormaliseRows(nn.Cell):
-    """Layer normalisation: y = (x - mean) r gamma + beta with r = 1 / sqrt(variance + epsilon).
-
-    With g = gamma dy, the gradient by x is r g - r mean(g) - (x - mean) r^3 mean(g (x - mean)); all means over a row
-    are products with a vector here.
-
-    Args:
-        width: W.
-        epsilon: added to the variance.
-    """
-
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.width, self.epsilon = width, epsilon
-        self.row_mean = ops.ReduceMean(keep_dims=True)
-        self.add_bias = AddBias()
-        self.matmul = ops.MatMul()
-        self.matmul_transposed = ops.MatMul(transpose_a=True)
-
-    def construct(self, rows: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take float32 [T, W], [W], [W]; give y [T, W] and, for the gradient, mean and variance [T, 1]."""
-        mean = self.row_mean(rows, 1)                                                      # [T, 1]
-        centred = rows - self.matmul(mean, ops.ones_like(gamma).reshape((1, -1)))          # [T, W]
-        variance = self.row_mean(centred * centred, 1)                                     # [T, 1]
-        factors = self.matmul(ops.rsqrt(variance + self.epsilon), gamma.reshape((1, -1)))  # r gamma [T, W]
-        return self.add_bias(centred * factors, beta), mean, variance
-
-    def bprop(self, rows: Tensor, gamma: Tensor, beta: Tensor, outputs: tuple[Tensor, Tensor, Tensor],
-              gradients: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradient by rows, gamma and beta; mean and variance are not differentiated."""
-        dout, mean = gradients[0], outputs[1]
-        scale = ops.rsqrt(outputs[2] + self.epsilon)                                       # r [T, 1]
-        weights = (gamma / self.width).reshape((-1, 1))                                    # [W, 1]
-        products = dout * rows                                                             # [T, W]
-        mean_g = self.matmul(dout, weights)                                                # [T, 1]
-        mean_gx = self.matmul(products, weights) - mean * mean_g                           # of g (x - mean) [T, 1]
-        slope = scale * scale * scale * mean_gx                                            # [T, 1]
-        shift = slope * mean - scale * mean_g                                              # [T, 1]
-        by_rows = dout * self.matmul(scale, gamma.reshape((1, -1))) - rows * slope + shift
-        by_gamma = self.matmul_transposed(scale, products) - self.matmul_transposed(scale * mean, dout)
-        return by_rows, by_gamma.reshape((-1,)), ops.reduce_sum(dout, 0)
-
-
-class MaskedScores(nn.Cell):
-    """q k^T + m for every key, as one product: the keys have the mask as one more element, the queries a 1.
-
-    A sum over the scores would read and write [B, N, S, S] once more.
-    """
+class BiasGelu(nn.Cell):
+    """GELU of x + b: v * Phi(v), as exact as float32 is."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.product_transposed = ops.BatchMatMul(transpose_b=True)
-        self.concat = ops.Concat(3)
+        self.forward = kernel("BiasGelu", lambda rows, bias: rows)
+        self.gradient = kernel("BiasGeluGradient", lambda rows, bias, dout: (rows, bias), outputs=2)
 
-    def construct(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-        """Take [B, N, S, A] twice and the keys' mask [B, N, S, 1], all of one float type; give [B, N, S, S]."""
-        return self.product_transposed(self.concat((query, ops.ones_like(mask))), self.concat((key, mask)))
+    def construct(self, rows: Tensor, bias: Tensor) -> Tensor:
+        """Take [T, W] and [W]; give [T, W]."""
+        return self.forward(rows, bias)
+
+    def bprop(self, rows: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient by rows and bias."""
+        return self.gradient(rows, bias, dout)
 
 
-class AttentionWithDropout(nn.Cell):
-    """Attention with the weights' dropout: O = D v with D = P * keep and P = softmax(q k^T + mask).
+class AddNorm(nn.Cell):
+    """Layer normalisation of residual + dropout(x + b)."""
 
-    The gradient by the scores is D * dD - P * rowsum(dO * O) (as in FlashAttention, Dao et al., 2022, appendix B.2):
-    the sum runs over the head width instead of over S, and P * rowsum(..) is never made, since only its products with k
-    and q are needed.
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = Tensor([epsilon], ms.float32)      # added to the variance
+        self.forward = kernel("AddNorm", lambda rows, *others: rows)
+        self.gradient = kernel("AddNormGradient", lambda rows, bias, *others: (rows, bias, rows, bias, bias), outputs=5)
+
+    def construct(self, rows: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, pool: Tensor,
+                  picked: Tensor) -> Tensor:
+        """Take x [T, W], b [W], residual [T, W], gamma [W], beta [W] and the dropout mask; give [T, W]."""
+        return self.forward(rows, bias, residual, gamma, beta, pool, picked, self.epsilon)
+
+    def bprop(self, rows: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, pool: Tensor,
+              picked: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by all but the dropout mask."""
+        gradients = self.gradient(rows, bias, residual, gamma, beta, pool, picked, self.epsilon, dout)
+        return (*gradients, ops.zeros_like(pool), ops.zeros_like(picked))
+
+
+class SplitHeads(nn.Cell):
+    """x + b, cut into heads."""
+
+    def __init__(self, heads: int, head_size: int) -> None:
+        super().__init__()
+        self.forward = kernel("SplitHeads", lambda rows, bias, mask: (mask[0], heads, mask[1], head_size))
+        self.gradient = kernel("SplitHeadsGradient", lambda dout: (
+            (dout[0] * dout[2], dout[1] * dout[3]), (dout[1] * dout[3],)), outputs=2)
+
+    def construct(self, rows: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+        """Take x [T, N * A], b [N * A] and, for its shape alone, the mask [B, S]; give [B, N, S, A]."""
+        return self.forward(rows, bias, mask)
+
+    def bprop(self, rows: Tensor, bias: Tensor, mask: Tensor, out: Tensor,
+              dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient by rows and bias."""
+        by_rows, by_bias = self.gradient(dout)
+        return by_rows, by_bias, ops.zeros_like(mask)
+
+
+class MaskedSoftmax(nn.Cell):
+    """Attention weights with their dropout: D = P * dropout mask, P = softmax(scale * scores + mask).
+
+    The gradient by the scores is scale (D * dD - P rowsum(D * dD)); P is computed a second time for it, which costs no
+    more than keeping it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float) -> None:
         super().__init__()
-        self.scores = MaskedScores()
-        self.product = ops.BatchMatMul()
-        self.product_bt = ops.BatchMatMul(transpose_b=True)
-        self.product_at = ops.BatchMatMul(transpose_a=True)
-        self.row_sum = ops.ReduceSum(keep_dims=True)
+        self.scale = Tensor([scale], ms.float32)
+        self.forward = kernel("MaskedSoftmax", lambda scores, *others: scores)
+        self.gradient = kernel("MaskedSoftmaxGradient", lambda scores, *others: scores)
 
-    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor,
-                  keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend.
+    def construct(self, scores: Tensor, mask: Tensor, pool: Tensor, picked: Tensor) -> Tensor:
+        """Take scores [B, N, S, S], the keys' mask [B, S] and the dropout mask; give D [B, N, S, S]."""
+        return self.forward(scores, mask, self.scale, pool, picked)
 
-        Args:
-            query: float32 [B, N, S, A], scaled.
-            key: float32 [B, N, S, A].
-            value: float32 [B, N, S, A].
-            mask: float32 [B, N, S, 1], added to the scores of each key.
-            keep: float32 [B, N, S, S], 0 where a weight is dropped.
-
-        Returns:
-            O [B, N, S, A] and, for the gradient, P and D [B, N, S, S]; all float32.
-        """
-        weights = ops.softmax(self.scores(query, key, mask), -1)
-        dropped = weights * keep
-        return self.product(dropped, value), weights, dropped
-
-    def bprop(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, keep: Tensor,
-              outputs: tuple[Tensor, Tensor, Tensor],
-              gradients: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The gradient by query, key and value; mask and keep are constants."""
-        dout, (context, weights, dropped) = gradients[0], outputs
-        row_sums = self.row_sum(dout * context, 3)                                         # [B, N, S, 1]
-        direct = dropped * self.product_bt(dout, value)                                    # [B, N, S, S]
-        by_query = self.product(direct, key) - self.product(weights, key) * row_sums
-        by_key = self.product_at(direct, query) - self.product_at(weights, query * row_sums)
-        return by_query, by_key, self.product_at(dropped, dout), ops.zeros_like(mask), ops.zeros_like(keep)
+    def bprop(self, scores: Tensor, mask: Tensor, pool: Tensor, picked: Tensor, out: Tensor,
+              dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by the scores; masks are constants."""
+        by_scores = self.gradient(scores, mask, self.scale, pool, picked, dout)
+        return by_scores, ops.zeros_like(mask), ops.zeros_like(pool), ops.zeros_like(picked)

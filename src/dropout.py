@@ -43,19 +43,21 @@ class StatelessDropout(nn.Cell):
 
     def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
         """Drop elements of ``inputs`` [..., W] float; ``step`` is an int32 scalar tensor."""
-        return inputs * self.keep(inputs.shape, step).astype(inputs.dtype)
-
-    def keep(self, shape: tuple[int, ...], step: Tensor) -> Tensor:
-        """The mask: float32 of ``shape``, 0 where an element is dropped and 1 / (1 - rate) elsewhere."""
         rows = 1
-        for size in shape[:-1]:
+        for size in inputs.shape[:-1]:
             rows = rows * size
+        pool, picked = self.mask(rows, inputs.shape[-1], step)
+        return inputs * ops.gather(pool, picked, 0).reshape(inputs.shape).astype(inputs.dtype)
+
+    def mask(self, rows: int, width: int, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The mask of a tensor [rows, width]: a pool of rows, float32 [P, W] of 0 where an element is dropped and
+        1 / (1 - rate) elsewhere, and the row of the pool for each row, int32 [rows].
+        """
         slope = (step * 2027 + self.layer * 733) % POOL_ROWS
         shift = (step * 1361 + self.layer * 3319) % POOL_ROWS
         row = ops.arange(0, rows, 1, dtype=ms.int32) * 1009 % POOL_ROWS
         picked = (row * row + row * slope + shift) % POOL_ROWS
-        mask = ops.gather(constant_pool(self.rate, shape[-1], self.seed), picked, 0)       # [rows, W]
-        return mask.reshape(shape)
+        return constant_pool(self.rate, width, self.seed), picked
 
 
 class DeviceDropout(nn.Cell):
@@ -76,6 +78,10 @@ class NoDropout(nn.Cell):
     def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
         """Return ``inputs`` as they are."""
         return inputs
+
+    def mask(self, rows: int, width: int, step: Tensor) -> tuple[Tensor, Tensor]:
+        """As for :class:`StatelessDropout`: one row of ones, float32 [1, W], for all rows, int32 [1]."""
+        return ops.ones((1, width), ms.float32), ops.zeros((1,), ms.int32)
 
 
 class DropoutFactory:

@@ -14,10 +14,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.bert import EncoderLayer
 from src.build import check_lengths
 from src.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
 from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, MemoryConfig, feature_columns
-from src.export_ops import prepare_for_devices, prepare_for_onnx, restore_erf
+from src.export_ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
 from utils.util import LOGGER, InputError
 
@@ -58,7 +59,7 @@ def build_for_export(args: argparse.Namespace) -> tuple[KTNETEval, tuple[Feature
     max_seq_len = args.max_seq_len or config.max_seq_len
     check_lengths(config.bert, max_seq_len, checkpoint)
     compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
-    network = KTNETEval(config, is_training=False, compute_type=compute_type)
+    network = KTNETEval(config, is_training=False, compute_type=compute_type, layers=EncoderLayer)
     report = load_weights(network, checkpoint, use_average=args.use_ema, must_have=not is_older_port(checkpoint))
     LOGGER.info("%s: %s", checkpoint, report)
     network.set_train(False)
@@ -94,7 +95,6 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
                     ms.onnx.export(network, *inputs, file_name=target, input_names=names, output_names=[OUTPUT_NAME])
                     restore_erf(target, stand_ins)
                 else:
-                    prepare_for_devices(network)
                     rename = {"custom_func": lambda model: name_inputs(model, names)}
                     ms.export(network, *inputs, file_name=target, file_format=file_format,
                               **(rename if file_format == "MINDIR" else {}))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mindspore import Tensor, nn, ops
 
-from src.bert import AddBias, BertModel, Gelu, LayerNorm, SelfAttention
+from src.bert import AddBias, Gelu, LayerNorm
 
 STAND_IN = "Tanh"        # what Erf is exported as; the network itself has none
 
@@ -63,23 +63,12 @@ EXPORTED: dict[type[nn.Cell], Callable[..., nn.Cell]] = {
     Gelu: ExportedGelu, LayerNorm: ExportedLayerNorm, AddBias: ExportedAddBias}
 
 
-FOR_CPU = (BertModel, SelfAttention, Gelu, LayerNorm)       # with a form of their own for CPU, ``for_cpu``
-
-
-def prepare_for_devices(network: nn.Cell) -> None:
-    """Choose the framework's own operators, in place: a MindIR or AIR is for devices that are fast with them."""
-    for _, cell in network.cells_and_names():
-        if isinstance(cell, FOR_CPU):
-            cell.for_cpu = False
-
-
 def prepare_for_onnx(network: nn.Cell) -> int:
     """Replace the cells of a network, in place; its parameters stay and keep their names.
 
     Returns:
         How many of the new cells hold a stand-in for Erf.
     """
-    prepare_for_devices(network)
     names = {parameter: parameter.name for parameter in network.get_parameters()}
     count = _replace(network)
     for parameter, name in names.items():
