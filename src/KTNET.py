@@ -9,7 +9,7 @@ from mindspore import Tensor, nn, ops
 
 from src.bert import BertModel, EmbeddingLookup, EncoderLayer
 from src.config import KTNetConfig
-from src.cpu_encoder import layer_class
+from src.cpu_encoder import fastest_layer_class
 from src.dropout import DropoutFactory
 from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
 
@@ -28,16 +28,17 @@ class KTNET(nn.Cell):
         is_training: whether dropout is on.
         compute_type: type of the matrix products; float16 on GPU and Ascend.
         seed: seed of the dropout masks.
-        layers: how the encoder's layers are computed; None: the fastest way on the device.
+        layer_class: how the encoder's layers are computed; None: the fastest way on the device.
     """
 
     def __init__(self, config: KTNetConfig, tables: Mapping[str, np.ndarray] | None = None, is_training: bool = False,
-                 compute_type: ms.Type = ms.float32, seed: int = 0, layers: type[EncoderLayer] | None = None) -> None:
+                 compute_type: ms.Type = ms.float32, seed: int = 0,
+                 layer_class: type[EncoderLayer] | None = None) -> None:
         super().__init__()
         bert, std, tables = config.bert, config.bert.initializer_range, tables or {}
         dropouts = DropoutFactory(is_training, seed)
         self.first_step = Tensor(0, ms.int32)
-        self.bert = BertModel(bert, dropouts, compute_type, layers or layer_class(compute_type))
+        self.bert = BertModel(bert, dropouts, compute_type, layer_class or fastest_layer_class(compute_type))
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))

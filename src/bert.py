@@ -11,10 +11,27 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import BertConfig
-from src.cpu_ops import AddBias
 from src.dropout import DropoutFactory
 
 MASKED_ATTENTION = -10000.0
+
+
+class AddBias(nn.Cell):
+    """x + b for every row, on any device. On CPU the kernel for this is 15 times faster than a broadcast sum, and a sum
+    over the rows ten times faster than the kernel's own gradient.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, rows: Tensor, bias: Tensor) -> Tensor:
+        """Take float32 [T, W] and [W]; give float32 [T, W]."""
+        return self.bias_add(rows, bias)
+
+    def bprop(self, rows: Tensor, bias: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient by rows and bias."""
+        return dout, ops.reduce_sum(dout, 0)
 
 
 class Linear(nn.Cell):

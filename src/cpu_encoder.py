@@ -57,6 +57,6 @@ class FusedEncoderLayer(EncoderLayer):
                              output.layernorm.beta, pool, picked)
 
 
-def layer_class(compute_type: ms.Type) -> type[EncoderLayer]:
+def fastest_layer_class(compute_type: ms.Type) -> type[EncoderLayer]:
     """The layer that is fastest on the device for which the network is being built."""
     return FusedEncoderLayer if compute_type == ms.float32 and cpu_kernels.available() else EncoderLayer

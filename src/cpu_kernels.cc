@@ -145,11 +145,11 @@ struct AddNormInputs {
         picked(call.at<int32_t>(6)),
         epsilon(*call.at(7)) {}
 
-  const float* mask(int64_t row) const { return mask_of(pool, picked, picks, row, width); }
+  const float* dropout(int64_t row) const { return mask_of(pool, picked, picks, row, width); }
 
   // Writes z = residual + (x + b) * mask of a row; gives its moments.
   Moments add(int64_t row, float* z) const {
-    const float *xs = x + row * width, *residuals = residual + row * width, *keep = mask(row);
+    const float *xs = x + row * width, *residuals = residual + row * width, *keep = dropout(row);
     float sum = 0.0f, squares = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < width; ++i) {
@@ -191,7 +191,7 @@ void add_norm_gradient(const Call& call) {
   const float *gradients = call.at(8), *gamma = inputs.gamma;
   float *by_inputs = call.at(9), *by_residual = call.at(11);
   for_rows_with_sums<3>(inputs.rows, width, {call.at(10), call.at(12), call.at(13)}, [&](int64_t row, float* totals) {
-    const float *dy = gradients + row * width, *keep = inputs.mask(row);
+    const float *dy = gradients + row * width, *keep = inputs.dropout(row);
     float *dx = by_inputs + row * width, *dz = by_residual + row * width;
     float *by_bias = totals, *by_gamma = totals + width, *by_beta = totals + 2 * width;
     float* n = dx;  // until dx is known
@@ -276,7 +276,8 @@ struct SoftmaxInputs {
     }
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < width; ++i) {
-      weights[i] = exponential(weights[i] - largest);
+      const float power = weights[i] - largest;
+      weights[i] = power < -87.0f ? 0.0f : exponential(power);
       sum += weights[i];
     }
     return sum;

@@ -1,18 +1,20 @@
 """Builds the kernels of cpu_kernels.cc with this machine's C++ compiler, once, and makes operators of them.
 
-The library lies in ``.kernels`` beside ``src``, or for this process alone in a temporary folder where that cannot be
-written. Its name tells what it was built from and for, so that a shared checkout serves different machines.
+The library lies in ``.kernels`` beside ``src``, or for this process alone in a temporary folder where that does not
+serve. Its name tells what it was built from and for, so that a shared checkout serves different machines.
 """
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import os
 import platform
 import shlex
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,40 +32,52 @@ OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fno-mat
 
 @functools.cache
 def library() -> Path | None:
-    """The built library; None, and a warning with the reason, where it cannot be built."""
-    compiler = shlex.split(os.environ.get("CXX", "g++"))
+    """The built library, which can be loaded; None, and a warning with the reason, where there is none."""
+    compiler = os.environ.get("CXX") or "g++"
     try:
-        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-        key = hashlib.sha256(repr((SOURCE.read_bytes(), version, OPTIONS, _processor())).encode()).hexdigest()
-        built = FOLDER / f"cpu_kernels-{key[:16]}.so"
-        if built.is_file():
+        command = shlex.split(compiler)
+        version = _run([*command, "--version"])
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        return _do_without(compiler, error)
+    key = hashlib.sha256(repr((SOURCE.read_bytes(), command, version, OPTIONS, _processor())).encode()).hexdigest()
+    reason: Exception
+    for folder in _folders():
+        built = folder / f"cpu_kernels-{key[:16]}.so"
+        try:
+            if not built.is_file():
+                with atomic_path(built) as temporary:
+                    _run([*command, *OPTIONS, "-o", str(temporary), str(SOURCE)])
+            ctypes.CDLL(str(built))
             return built
-        # MindSpore separates the library's path from the function by a colon.
-        target = built if ":" not in str(built) and _is_writable(FOLDER) else Path(_own_folder().name) / built.name
-        with atomic_path(target) as temporary:
-            subprocess.run([*compiler, *OPTIONS, "-o", str(temporary), str(SOURCE)], capture_output=True, text=True,
-                           check=True)
-        return target
-    except (OSError, IndexError) as error:          # no such compiler, or none at all
-        reason = describe(error)
-    except subprocess.CalledProcessError as error:
-        reason = f"it cannot build {SOURCE.name}: {error.stderr.strip()[:300]}"
-    LOGGER.warning("CPU: C++ compiler %s: %s; MindSpore's own operators are used, which take longer. Install g++, or "
-                   "name another compiler by the environment variable CXX", " ".join(compiler) or "''", reason)
-    return None
+        except subprocess.CalledProcessError as error:      # it would not build elsewhere either
+            return _do_without(compiler, error)
+        except OSError as error:    # a folder that cannot be written or that no library may be loaded from, a full disk
+            reason = error
+    return _do_without(compiler, reason)
 
 
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
+def _folders() -> Iterator[Path]:
+    if ":" not in str(FOLDER):      # MindSpore separates the library's path from the function by a colon
+        yield FOLDER
+    yield Path(_own_folder().name)
 
 
 @functools.cache
 def _own_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="ktnet-kernels-")     # removed when the process ends
+
+
+def _run(command: Sequence[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=True).stdout
+
+
+def _do_without(compiler: str, error: Exception) -> None:
+    reason = describe(error)
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+        reason = " ".join(error.stderr[:300].split())
+    LOGGER.warning("CPU: no kernels from %s by the C++ compiler %s (%s): MindSpore's own operators are used, which "
+                   "take longer. Install g++, or name another compiler by the environment variable CXX",
+                   SOURCE.name, compiler, reason)
 
 
 def _processor() -> str:
@@ -77,7 +91,7 @@ def _processor() -> str:
 
 def available() -> bool:
     """Whether a network that is built now can use the kernels: it will run on CPU, and they are built."""
-    return ms.get_context("device_target") == "CPU" and library() is not None
+    return sys.platform == "linux" and ms.get_context("device_target") == "CPU" and library() is not None
 
 
 def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1) -> ops.Custom:

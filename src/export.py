@@ -18,6 +18,7 @@ from src.bert import EncoderLayer
 from src.build import check_lengths
 from src.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
 from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, MemoryConfig, feature_columns
+from src.cpu_encoder import FusedEncoderLayer
 from src.export_ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
 from utils.util import LOGGER, InputError
@@ -59,7 +60,7 @@ def build_for_export(args: argparse.Namespace) -> tuple[KTNETEval, tuple[Feature
     max_seq_len = args.max_seq_len or config.max_seq_len
     check_lengths(config.bert, max_seq_len, checkpoint)
     compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
-    network = KTNETEval(config, is_training=False, compute_type=compute_type, layers=EncoderLayer)
+    network = KTNETEval(config, is_training=False, compute_type=compute_type, layer_class=EncoderLayer)
     report = load_weights(network, checkpoint, use_average=args.use_ema, must_have=not is_older_port(checkpoint))
     LOGGER.info("%s: %s", checkpoint, report)
     network.set_train(False)
@@ -71,7 +72,8 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
     """Write a network as one file, whole or not at all.
 
     Args:
-        network: :class:`src.KTNET_eval.KTNETEval` with its weights; its cells are changed for the format.
+        network: :class:`src.KTNET_eval.KTNETEval` with its weights and layers of the framework's own operators; for
+            ONNX its cells are changed.
         columns: what it takes, without the batch; the file's inputs get their names.
         batch_size: B of the file's inputs.
         stem: path of the file without its ending.
@@ -83,6 +85,7 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
     Raises:
         InputError: MindSpore cannot export it.
     """
+    assert not any(isinstance(cell, FusedEncoderLayer) for _, cell in network.cells_and_names())
     inputs = [Tensor(np.zeros((batch_size, *column.shape), column.dtype)) for column in columns]
     names = [column.name for column in columns]
     stem.parent.mkdir(parents=True, exist_ok=True)

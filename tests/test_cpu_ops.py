@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +15,11 @@ from mindspore import Tensor, nn, ops  # noqa: E402
 from src import cpu_kernels  # noqa: E402
 from src.bert import EncoderLayer, Gelu  # noqa: E402
 from src.config import BertConfig  # noqa: E402
-from src.cpu_encoder import FusedEncoderLayer, layer_class  # noqa: E402
+from src.cpu_encoder import FusedEncoderLayer, fastest_layer_class  # noqa: E402
 from src.cpu_ops import AddNorm, BiasGelu, MaskedSoftmax, SplitHeads  # noqa: E402
 from src.dropout import DropoutFactory  # noqa: E402
 
 torch = pytest.importorskip("torch")
-ROOT = Path(__file__).resolve().parents[1]
 needs_kernels = pytest.mark.skipif(cpu_kernels.library() is None, reason="no C++ compiler: no kernels to test")
 # Widths that are no multiple of a vector register's, and row counts below and above the number of blocks of rows.
 SHAPES = [(3, 24), (61, 31)]
@@ -136,9 +134,8 @@ class Layer(nn.Cell):
 
 
 @needs_kernels
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-@pytest.mark.parametrize("rate", [0.0, 0.2])
-@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("is_training, rate, activation", [
+    (False, 0.2, "gelu"), (True, 0.2, "gelu"), (True, 0.0, "gelu"), (True, 0.2, "gelu_new"), (True, 0.2, "relu")])
 def test_the_fused_layer_is_the_plain_one(is_training, rate, activation):
     """Same parameters, same dropout masks, same results and gradients."""
     config = BertConfig(20, 24, 1, 3, 40, hidden_act=activation, hidden_dropout_prob=rate,
@@ -162,78 +159,103 @@ def test_the_fused_layer_is_the_plain_one(is_training, rate, activation):
         np.testing.assert_allclose(value.asnumpy(), other.asnumpy(), rtol=1e-4, atol=5e-5)
 
 
-PROBE = """
-import mindspore as ms
-import numpy as np
-from src import cpu_kernels
-ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
-path = cpu_kernels.library()
-print(path)
-if path is not None:
-    from src.cpu_ops import BiasGelu
-    rows = ms.Tensor(np.linspace(-4, 4, 1 << 16).reshape(-1, 64).astype(np.float32))
-    print(BiasGelu()(rows, ms.Tensor(np.zeros(64, np.float32))).asnumpy().tobytes().hex()[:4000])
-"""
+# --- building --------------------------------------------------------------------------------------------------------
 
 
-def probe(folder=cpu_kernels.FOLDER, **environment):
-    """What a new process builds and computes, with the kernels of ``folder``: its path and its numbers."""
-    code = PROBE.replace("path =", f"cpu_kernels.FOLDER = cpu_kernels.Path({str(folder)!r})\npath =")
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                            env={**os.environ, **environment})
-    assert result.returncode == 0, result.stderr
-    path, *numbers = result.stdout.split("\n")
-    return path, numbers
+@pytest.fixture
+def build(monkeypatch, caplog):
+    """A function that builds anew, in a folder and with settings of the module and of the environment."""
+    monkeypatch.setattr(cpu_kernels.LOGGER, "propagate", True)
+
+    def builder(compiler=None, **settings):
+        for name, value in settings.items():
+            monkeypatch.setattr(cpu_kernels, name, value)
+        if compiler is not None:
+            monkeypatch.setenv("CXX", compiler)
+        cpu_kernels.library.cache_clear()
+        return cpu_kernels.library()
+
+    yield builder
+    cpu_kernels.library.cache_clear()
 
 
 @needs_kernels
-def test_source_gives_no_warnings():
-    subprocess.run(["g++", "-std=c++17", "-fopenmp", "-Wall", "-Wextra", "-Werror", "-fsyntax-only",
-                    str(cpu_kernels.SOURCE)], check=True)
+def test_source_gives_no_warnings(build, tmp_path):
+    strict = (*cpu_kernels.OPTIONS, "-Wall", "-Wextra", "-Werror")
+    assert build(FOLDER=tmp_path, OPTIONS=strict).parent == tmp_path
 
 
 @needs_kernels
-def test_kernels_are_built_once_and_whole(tmp_path):
+def test_kernels_are_built_once_and_whole(build, tmp_path):
     folder = tmp_path / "with space"
-    folder.mkdir()
-    path, numbers = probe(folder)
-    built = Path(path).stat().st_mtime_ns
-    assert Path(path).parent == folder and [item.name for item in folder.iterdir()] == [Path(path).name]
-    assert probe(folder) == (path, numbers) and Path(path).stat().st_mtime_ns == built
+    path = build(FOLDER=folder)
+    time = path.stat().st_mtime_ns
+    assert list(folder.iterdir()) == [path]
+    assert build() == path and path.stat().st_mtime_ns == time
+    assert build(OPTIONS=("-O1", *cpu_kernels.OPTIONS)) != path     # another name for what is built otherwise
 
 
 @needs_kernels
-@pytest.mark.parametrize("folder", ["not:for/MindSpore", "a file/kernels"])
-def test_kernels_are_built_elsewhere_where_the_folder_does_not_serve(tmp_path, folder):
+@pytest.mark.parametrize("folder", ["not:for/MindSpore", "a file/kernels", "broken"])
+def test_kernels_are_built_elsewhere_where_the_folder_does_not_serve(build, tmp_path, folder):
     (tmp_path / "not:for").mkdir()
     (tmp_path / "a file").write_text("")
-    path, numbers = probe(tmp_path / folder)
-    assert not Path(path).exists() and numbers == probe()[1]        # removed when the process has ended
+    name = build(FOLDER=tmp_path / "whole").name
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / name).write_text("no library")       # such as one of another system
+    path = build(FOLDER=tmp_path / folder)
+    assert path.name == name and tmp_path not in path.parents
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler --fast", "false", 'g++ "'])
+def test_without_a_compiler_the_frameworks_operators_are_used(build, caplog, compiler):
+    assert build(compiler) is None and fastest_layer_class(ms.float32) is EncoderLayer
+    warning, = caplog.messages
+    assert "g++" in warning and compiler in warning and "\n" not in warning
+
+
+@needs_kernels
+def test_source_that_does_not_compile_is_told(build, caplog, tmp_path):
+    source = tmp_path / "cpu_kernels.cc"
+    source.write_text("int broken(")
+    assert build(SOURCE=source, FOLDER=tmp_path / "built") is None
+    warning, = caplog.messages
+    assert "cpu_kernels.cc:1" in warning and not any((tmp_path / "built").iterdir())
+
+
+# Run with different numbers of threads: digests of what sums over rows, and of a softmax.
+DIGESTS = """
+import ctypes, hashlib, sys
+import numpy as np
+
+library, random = ctypes.CDLL(sys.argv[1]), np.random.RandomState(0)
+
+def run(name, inputs, outputs):
+    arrays = [random.randn(*shape).astype(np.float32) for shape in inputs[:-1]]
+    arrays += [np.random.RandomState(1).randn(*inputs[-1]).astype(np.float32)]
+    arrays += [np.full(shape, np.nan, np.float32) for shape in outputs]
+    if name == "AddNormGradient":
+        arrays[6] = np.arange(777).astype(np.int32) % 5
+        arrays[7] = np.array([1e-6], np.float32)
+    count = len(arrays)
+    shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
+    getattr(library, name)(count, (ctypes.c_void_p * count)(*[array.ctypes.data for array in arrays]), None,
+                           (ctypes.c_void_p * count)(*map(ctypes.addressof, shapes)), None, None, None)
+    given = arrays[-len(outputs):]
+    assert all(np.isfinite(array).all() for array in given)
+    print(name, [hashlib.sha256(array.tobytes()).hexdigest() for array in given])
+
+T, W = 777, 40
+run("BiasGeluGradient", [(T, W), (W,), (T, W)], [(T, W), (W,)])
+run("AddNormGradient", [(T, W), (W,), (T, W), (W,), (W,), (5, W), (T,), (1,), (T, W)],
+    [(T, W), (W,), (T, W), (W,), (W,)])
+run("SplitHeadsGradient", [(3, 4, 259, 10)], [(T, W), (W,)])
+"""
 
 
 @needs_kernels
 def test_results_do_not_depend_on_threads():
-    assert probe(OMP_NUM_THREADS="1")[1] == probe(OMP_NUM_THREADS="3")[1]
-
-
-@pytest.mark.parametrize("compiler", ["no-such-compiler --fast", "", "false"])
-def test_without_a_compiler_the_frameworks_operators_are_used(monkeypatch, caplog, compiler):
-    monkeypatch.setenv("CXX", compiler)
-    cpu_kernels.library.cache_clear()
-    monkeypatch.setattr(cpu_kernels.LOGGER, "propagate", True)
-    try:
-        assert layer_class(ms.float32) is EncoderLayer
-        assert "g++" in caplog.text and (compiler or "''") in caplog.text
-    finally:
-        cpu_kernels.library.cache_clear()
-
-
-@needs_kernels
-def test_source_that_does_not_compile_is_told(monkeypatch, caplog, tmp_path):
-    source = tmp_path / "cpu_kernels.cc"
-    source.write_text("int broken(")
-    monkeypatch.setattr(cpu_kernels, "SOURCE", source)
-    monkeypatch.setattr(cpu_kernels, "FOLDER", tmp_path / "built")
-    monkeypatch.setattr(cpu_kernels.LOGGER, "propagate", True)
-    assert cpu_kernels.library.__wrapped__() is None and "cannot build cpu_kernels.cc" in caplog.text
-    assert not any((tmp_path / "built").iterdir())
+    digests = {subprocess.run([sys.executable, "-c", DIGESTS, str(cpu_kernels.library())], check=True, text=True,
+                              capture_output=True, env={**os.environ, "OMP_NUM_THREADS": count}).stdout
+               for count in "1237"}
+    assert len(digests) == 1 and digests.pop().count("[") == 3
