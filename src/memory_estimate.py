@@ -8,12 +8,22 @@ from src.config import KTNetConfig
 from utils.util import LOGGER, InputError
 
 FLOAT = 4                    # bytes
-# Tensors of a layer's three widths that are alive at the peak of a step. Fitted to peaks measured on CPU (MindSpore
-# 2.10): BERT-large, length 384, 11.7 GB at batch 1 and 17.7 GB at batch 2; MiniLM, batch 8, 7.1 GB at length 384 and
-# 8.4 GB with the four lengths 160, 208, 272, 384.
-HIDDEN_COPIES = 45           # [B*S, H]: projections, heads, residuals, layer norms, dropouts, and their gradients
-FEED_FORWARD_COPIES = 20     # [B*S, I]: products and the parts of the activation, and their gradients
-ATTENTION_COPIES = 5.5       # [B, N, S, S]: scores, weights, dropout masks
+
+
+@dataclass(frozen=True)
+class LayerCopies:
+    """Tensors of a layer's three widths that are alive at the peak of a step."""
+
+    hidden: float            # [B*S, H]: projections, heads, residuals, layer norms, dropouts, and their gradients
+    feed_forward: float      # [B*S, I]: products and the parts of the activation, and their gradients
+    attention: float         # [B, N, S, S]: scores, weights, dropout masks
+
+
+# Fitted to peaks measured on CPU (MindSpore 2.10, length 384, with moving average). The kernels of src/cpu_ops.py:
+# BERT-large 8.5 GB at batch 1 and 9.3 GB at batch 2, MiniLM 2.7 GB at batch 8 (2.5 GB with 160, 208, 272). The
+# framework's operators: MiniLM 5.1 GB; their figures come from an older form of the layer and are on the safe side.
+FUSED_LAYERS = LayerCopies(10, 3, 2.5)
+PLAIN_LAYERS = LayerCopies(45, 20, 5.5)
 CONCEPT_COPIES = 2           # [B*S, K, D]: gathered vectors
 FUSED_COPIES = 14            # [B*S, U]: self-matching
 FURTHER_LENGTHS = 0.15       # what all shorter lengths add to the longest: their graphs reuse most of its memory
@@ -51,7 +61,8 @@ def count_weights(config: KTNetConfig) -> tuple[int, int]:
 
 
 def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequence[int], use_ema: bool,
-                             accumulates: bool, frozen: bool) -> MemoryEstimate:
+                             accumulates: bool, frozen: bool,
+                             kept: LayerCopies = FUSED_LAYERS) -> MemoryEstimate:
     """Memory of a training in float32 on one device.
 
     Args:
@@ -61,6 +72,7 @@ def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequ
         use_ema: whether a moving average is kept.
         accumulates: whether gradients are summed over several batches.
         frozen: whether the encoder is left as it is.
+        kept: what the encoder's layers keep.
     """
     weights, tables = count_weights(config)
     bert = config.bert
@@ -68,8 +80,8 @@ def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequ
     copies = 3 + int(use_ema) + int(accumulates)
     length = max(buckets)
     tokens = batch_size * length
-    layer = (HIDDEN_COPIES * tokens * bert.hidden_size + FEED_FORWARD_COPIES * tokens * bert.intermediate_size
-             + ATTENTION_COPIES * batch_size * bert.num_attention_heads * length * length)
+    layer = (kept.hidden * tokens * bert.hidden_size + kept.feed_forward * tokens * bert.intermediate_size
+             + kept.attention * batch_size * bert.num_attention_heads * length * length)
     concepts = sum(CONCEPT_COPIES * tokens * memory.max_concepts * memory.width for memory in config.memories)
     layers = 1 if frozen else bert.num_hidden_layers
     activations = layers * layer + concepts + FUSED_COPIES * tokens * config.fused_width

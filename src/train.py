@@ -14,6 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from tqdm import tqdm
 
+from src import cpu_kernels
 from src.batch_plan import choose_buckets
 from src.build import build_for_evaluation, build_for_training
 from src.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, save_config, write_checkpoint
@@ -21,7 +22,13 @@ from src.config import KTNetConfig, TaskConfig, feature_columns
 from src.dataset import create_train_dataset, feature_lengths
 from src.evaluate import evaluate
 from src.KTNET import KTNET, KTNETWithLoss
-from src.memory_estimate import available_memory, check_memory, estimate_training_memory
+from src.memory_estimate import (
+    FUSED_LAYERS,
+    PLAIN_LAYERS,
+    available_memory,
+    check_memory,
+    estimate_training_memory,
+)
 from src.prepare import prepare_features
 from src.reader.storage import ConvertedFiles
 from src.train_log import LogFiles, StepRecord, TrainingLog, plot_training
@@ -217,9 +224,10 @@ def train(task: TaskConfig, args: argparse.Namespace, devices: Devices) -> Path:
     network, config = build_for_training(args, manifest)
     trainer = Trainer(task, args, network, config, devices)
     if args.device_target == "CPU":
-        check_memory(estimate_training_memory(config, args.batch_size, trainer.buckets, args.use_ema,
-                                              args.accumulation_steps > 1, args.freeze),
-                     available_memory(), args.force_memory)
+        estimate = estimate_training_memory(config, args.batch_size, trainer.buckets, args.use_ema,
+                                            args.accumulation_steps > 1, args.freeze,
+                                            FUSED_LAYERS if cpu_kernels.available() else PLAIN_LAYERS)
+        check_memory(estimate, available_memory(), args.force_memory)
     args.save_finetune_checkpoint_path.mkdir(parents=True, exist_ok=True)
     args.checkpoints.mkdir(parents=True, exist_ok=True)
     options = plain_options(args)

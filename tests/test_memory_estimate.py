@@ -7,7 +7,13 @@ import math
 import pytest
 
 from src.config import BertConfig, KTNetConfig, MemoryConfig
-from src.memory_estimate import check_memory, count_weights, estimate_training_memory
+from src.memory_estimate import (
+    FUSED_LAYERS,
+    PLAIN_LAYERS,
+    check_memory,
+    count_weights,
+    estimate_training_memory,
+)
 from tests.reference import TINY, parameter_shapes
 from utils.util import InputError
 
@@ -24,16 +30,20 @@ def test_weights_are_those_of_the_network(config):
     assert count_weights(config) == (sum(weights.values()), sum(tables.values()))
 
 
-@pytest.mark.parametrize(("config", "batch", "buckets", "measured"), [
-    (LARGE, 1, (384,), 11.7e9), (LARGE, 2, (384,), 17.7e9), (MINILM, 8, (160, 208, 272, 384), 8.4e9)])
-def test_estimates_are_near_measured_peaks(config, batch, buckets, measured):
-    use_ema = config is MINILM
-    estimate = estimate_training_memory(config, batch, buckets, use_ema, accumulates=False, frozen=False)
-    assert estimate.total == pytest.approx(measured, rel=0.15)
+@pytest.mark.parametrize(("config", "batch", "buckets", "kept", "measured", "above"), [
+    (LARGE, 1, (384,), FUSED_LAYERS, 8.5e9, 0.2),
+    (LARGE, 2, (384,), FUSED_LAYERS, 9.3e9, 0.2),
+    (MINILM, 8, (384,), FUSED_LAYERS, 2.66e9, 0.2),
+    (MINILM, 8, (160, 208, 272), FUSED_LAYERS, 2.52e9, 0.2),
+    (MINILM, 8, (384,), PLAIN_LAYERS, 5.1e9, 0.4)])
+def test_estimates_are_near_measured_peaks(config, batch, buckets, kept, measured, above):
+    estimate = estimate_training_memory(config, batch, buckets, use_ema=True, accumulates=False, frozen=False,
+                                        kept=kept)
+    assert measured <= estimate.total <= (1 + above) * measured
 
 
 def test_too_little_memory_is_refused_with_advice():
-    estimate = estimate_training_memory(LARGE, 8, (384,), use_ema=True, accumulates=False, frozen=False)
+    estimate = estimate_training_memory(LARGE, 16, (384,), use_ema=True, accumulates=False, frozen=False)
     with pytest.raises(InputError, match=r"--batch_size.*--force_memory True"):
         check_memory(estimate, 24e9, force=False)
     check_memory(estimate, 24e9, force=True)
