@@ -57,7 +57,7 @@ class Linear(nn.Cell):
         self.matmul = ops.MatMul(transpose_b=True)
 
     def product(self, inputs: Tensor) -> Tensor:
-        """X W^T: map [rows, inputs] to float32 [rows, outputs]."""
+        """Without the bias: map [rows, inputs] to float32 [rows, outputs]."""
         return self.matmul(inputs.astype(self.compute_type), self.weight.astype(self.compute_type)).astype(ms.float32)
 
     def construct(self, inputs: Tensor) -> Tensor:
