@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = export_parser().parse_args(argv)
     args.file_name = args.file_name or f"KTNET_{args.dataset}"
     set_up_logging()
-    from src.export import export_checkpoint  # imports MindSpore: not for --help and wrong flags
+    from src.export.export import export_checkpoint  # imports MindSpore: not for --help and wrong flags
 
     set_up_device(args)
     print(export_checkpoint(args))

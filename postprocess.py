@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from src.config import TASKS, DataFolder
-from src.postprocess import postprocess
+from src.export.postprocess import postprocess
 from utils.args import postprocess_parser
 from utils.util import run_main, set_up_logging
 

@@ -20,10 +20,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging()
     # MindSpore takes seconds to import: not for --help and wrong flags.
     if args.evaluation is not None:
-        from src.evaluation_page import write_evaluation_page
+        from src.inference.evaluation_page import write_evaluation_page
         write_evaluation_page(args)
     else:
-        from src.predict import run_prediction
+        from src.inference.predict import run_prediction
         run_prediction(args)
 
 

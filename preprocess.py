@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, write."""
     args = preprocess_parser().parse_args(argv)
     set_up_logging()
-    from src.preprocess import preprocess  # imports MindSpore: not for --help and wrong flags
+    from src.export.preprocess import preprocess  # imports MindSpore: not for --help and wrong flags
 
     mindrecord = args.predict_mindrecord_file or DataFolder(args.data_url).mindrecord(TASKS[args.dataset], "dev")
     unused = [name for name, used in (("wn", args.use_wordnet), ("nell", args.use_nell)) if not used]

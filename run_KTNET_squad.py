@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, evaluate when asked."""
     args = training_parser(SQUAD).parse_args(argv)
     set_up_logging()
-    from src.train import run_training  # MindSpore takes seconds to import: not for --help and wrong flags
+    from src.training.loop import run_training  # MindSpore takes seconds to import: not for --help and wrong flags
     run_training(SQUAD, args)
 
 

@@ -12,7 +12,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, evaluate."""
     args = evaluation_parser(SQUAD).parse_args(argv)
     set_up_logging()
-    from src.train import run_evaluation  # MindSpore takes seconds to import: not for --help and wrong flags
+    from src.training.loop import run_evaluation  # MindSpore takes seconds to import: not for --help and wrong flags
     run_evaluation(SQUAD, args)
 
 

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging()
     check_output(args.output)
     graph = read_graph(args.triples, args.data_url, args.judge_by)
-    from src.kb_embedding import train_vectors  # MindSpore takes seconds to import: not for --help and wrong flags
+    from src.training.vectors import train_vectors  # MindSpore takes seconds to import: not for --help and wrong flags
     from utils.device import set_up_device
     set_up_device(args)
     LOGGER.info("%d entities, %d relations, %d triples to learn, %d to judge by", len(graph.entities),

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.train_log import read_metrics
+from src.training.log import read_metrics
 from utils.args import OneLineParser, non_negative_int
 from utils.util import LOGGER, InputError, read_json, run_main, set_up_logging
 

@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.infer import ROOT, TOOLS, export, read_question
-from src.bin_files import BinManifest, ResultFiles, read_manifest
 from src.config import TASKS, DataFolder
+from src.export.bin_files import BinManifest, ResultFiles, read_manifest
 from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.logits import Logits, LogitsByFeature
 from src.reader.storage import open_converted

@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks.bert_peer import INPUTS, BertPeer, Columns
 from benchmarks.turns import Peer
-from src.checkpoint import load_config
 from src.config import DEV_LABELS, SQUAD, BertConfig, input_columns
+from src.weights.checkpoint import load_config
 from utils.args import evaluation_parser, fill_paths, positive_int
 from utils.util import InputError, run_main
 
@@ -80,8 +80,8 @@ class KTNetEvaluator:
     """What run_KTNET_squad_eval.py does, again and again."""
 
     def __init__(self, args: argparse.Namespace, output: Path) -> None:
-        from src.build import build_for_evaluation
         from src.prepare import prepare_features
+        from src.weights.build import build_for_evaluation
         from utils.device import set_up_device
 
         set_up_device(args)
@@ -105,7 +105,7 @@ class KTNetEvaluator:
 
     def evaluate(self, buckets: int) -> float:
         """Seconds from the features to predictions.json, padded to at most ``buckets`` lengths."""
-        from src.evaluate import evaluate
+        from src.inference.evaluate import evaluate
 
         start = time.perf_counter()
         self.args.buckets = buckets
@@ -130,7 +130,7 @@ class BertEvaluator(BertPeer):
 
     def evaluate(self, to_longest: bool) -> float:
         """Seconds from the features to predictions.json."""
-        from src.evaluate import UNCOMPUTED_LOGIT, decoding_options
+        from src.inference.evaluate import UNCOMPUTED_LOGIT, decoding_options
         from src.reader.decoding import answer_and_score
         from src.reader.logits import Logits
         from src.reader.storage import open_converted

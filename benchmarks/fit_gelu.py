@@ -1,4 +1,4 @@
-"""Fit the polynomial of GELU in ``src/cpu_kernels.cc`` and print its coefficients and errors.
+"""Fit the polynomial of GELU in ``src/cpu/kernels.cc`` and print its coefficients and errors.
 
     python -m benchmarks.fit_gelu [--degree 6]
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from src.checkpoint import checkpoints_in, read_checkpoint
 from src.config import SQUAD, DataFolder
-from src.train_log import read_metrics
-from src.train_state import TrainingState
+from src.training.log import read_metrics
+from src.training.state import TrainingState
+from src.weights.checkpoint import checkpoints_in, read_checkpoint
 from tests import small_training
 from utils.args import OneLineParser, non_negative_int, positive_int
 from utils.util import InputError, run_main

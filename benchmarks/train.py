@@ -68,9 +68,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def collect_batches(args: argparse.Namespace) -> tuple[Counter[int], dict[int, list[Columns]]]:
     """How many batches of each length an epoch has, and the first few real ones of each length."""
     from src.batch_plan import bucket_of, choose_buckets, plan_training_epoch
-    from src.build import wanted_bases
     from src.dataset import create_train_dataset, feature_lengths
     from src.prepare import prepare_features
+    from src.weights.build import wanted_bases
 
     prepare_features(SQUAD, "train", args)
     features = feature_lengths(args.train_mindrecord_file)
@@ -95,9 +95,9 @@ class KTNetTrainer:
     """The real trainer, fed with given batches."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from src.build import build_for_training
         from src.prepare import prepare_features
-        from src.train import Trainer
+        from src.training.loop import Trainer
+        from src.weights.build import build_for_training
         from utils.device import set_up_device
 
         devices = set_up_device(args)

@@ -9,7 +9,7 @@ from mindspore import Tensor, nn, ops
 
 from src.bert import BertModel, EmbeddingLookup, EncoderLayer
 from src.config import KTNetConfig
-from src.cpu_encoder import fastest_layer_class
+from src.cpu.encoder import fastest_layer_class
 from src.dropout import DropoutFactory
 from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
 

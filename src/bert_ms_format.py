@@ -28,9 +28,9 @@ if __name__ == "__main__" and not __package__:
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from src.bert_names import Convention, NameRule, name_rules  # noqa: E402
 from src.config import BertConfig, DataFolder  # noqa: E402
-from src.persistables import read_header, read_persistable, to_float32  # noqa: E402
+from src.weights.names import Convention, NameRule, name_rules  # noqa: E402
+from src.weights.persistables import read_header, read_persistable, to_float32  # noqa: E402
 from utils.args import OneLineParser  # noqa: E402
 from utils.util import LOGGER, InputError, atomic_path, read_json, run_main, set_up_logging  # noqa: E402
 
@@ -317,7 +317,9 @@ def convert_encoder(folder: Path, output: Path) -> None:
     LOGGER.info("%s: %s, %d layers of width %d, vocabulary of %d", folder, source.label, config.num_hidden_layers,
                 config.hidden_size, config.vocab_size)
     parameters = read_parameters(source, config)
-    from src.checkpoint import write_checkpoint  # MindSpore takes seconds to import: not for what is refused above
+    from src.weights.checkpoint import (
+        write_checkpoint,  # MindSpore takes seconds to import: not for what is refused above
+    )
     for original, copy in copies.items():
         with atomic_path(copy) as temporary:
             temporary.write_bytes(original.read_bytes())

@@ -132,7 +132,7 @@ def check_features(task: TaskConfig, split: str, args: argparse.Namespace) -> No
 
 def check_tables(args: argparse.Namespace) -> None:
     """The concept vectors of every knowledge base in use are there."""
-    from src.build import wanted_bases
+    from src.weights.build import wanted_bases
 
     paths = {"wn": args.wn_concept_embedding_path, "nell": args.nell_concept_embedding_path}
     for base in wanted_bases(args):
@@ -165,7 +165,7 @@ def earlier_training(task: TaskConfig, args: argparse.Namespace) -> list[Path]:
         InputError: the new one starts from one of them.
     """
     from src.reader.decoding import NBEST, NULL_ODDS, PREDICTIONS, RESULT
-    from src.train_log import LogFiles
+    from src.training.log import LogFiles
 
     checkpoints, results = args.save_finetune_checkpoint_path.absolute(), args.checkpoints.absolute()
     written = list(LogFiles(results, task.name).all())

@@ -12,7 +12,7 @@ from tests.reference import random_parameters
 
 def make_checkpoint(path: Path, config: KTNetConfig, seed: int = 5) -> dict[str, np.ndarray]:
     """Write a checkpoint with its sizes beside it; returns the averaged weights, which are those to be exported."""
-    from src.checkpoint import AVERAGE_PREFIX, save_config, write_checkpoint
+    from src.weights.checkpoint import AVERAGE_PREFIX, save_config, write_checkpoint
 
     averages = random_parameters(config, seed)
     raw = random_parameters(config, seed + 1)

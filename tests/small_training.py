@@ -23,7 +23,7 @@ ENCODER = BertConfig(vocab_size=len(small_data.VOCABULARY), hidden_size=32, num_
 
 def make_training_data(root: Path, dropout: float = 0.1) -> DataFolder:
     """Data set, knowledge, encoder and converted features below ``root``."""
-    from src.checkpoint import write_checkpoint
+    from src.weights.checkpoint import write_checkpoint
 
     data = small_data.make_data(root)
     path = data.dataset_json(SQUAD, "train")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from src import bert_ms_format
-from src.bert_names import name_rules
 from src.config import BertConfig
-from src.persistables import read_persistable
+from src.weights.names import name_rules
+from src.weights.persistables import read_persistable
 from tests import reference
 from utils.util import InputError
 
@@ -232,7 +232,7 @@ def test_the_script_leaves_a_whole_encoder_folder(tmp_path, by_path):
 def test_the_data_folder_s_own_archive_is_the_default(tmp_path, no_paddle, monkeypatch):
     written = {}
     pytest.importorskip("mindspore")
-    monkeypatch.setattr("src.checkpoint.write_checkpoint", lambda path, values: written.update({path: values}))
+    monkeypatch.setattr("src.weights.checkpoint.write_checkpoint", lambda path, values: written.update({path: values}))
     folder = write_paddle(tmp_path / "cased_L-24_H-1024_A-16", make_parameters())
     bert_ms_format.main(["--data_url", str(tmp_path)])
     assert_equal(written.pop(folder / "roberta.ckpt"), make_parameters())
@@ -241,7 +241,7 @@ def test_the_data_folder_s_own_archive_is_the_default(tmp_path, no_paddle, monke
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     mindspore = pytest.importorskip("mindspore")
-    from src.checkpoint import write_checkpoint
+    from src.weights.checkpoint import write_checkpoint
 
     def half_write(entries, path, **_):
         Path(path).write_bytes(b"half")

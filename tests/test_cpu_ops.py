@@ -12,11 +12,11 @@ import pytest
 ms = pytest.importorskip("mindspore")
 from mindspore import Tensor, nn, ops  # noqa: E402
 
-from src import cpu_kernels  # noqa: E402
 from src.bert import EncoderLayer, Gelu  # noqa: E402
 from src.config import BertConfig  # noqa: E402
-from src.cpu_encoder import FusedEncoderLayer, fastest_layer_class  # noqa: E402
-from src.cpu_ops import AddNorm, BiasGelu, MaskedSoftmax, SplitHeads  # noqa: E402
+from src.cpu import kernels as cpu_kernels  # noqa: E402
+from src.cpu.encoder import FusedEncoderLayer, fastest_layer_class  # noqa: E402
+from src.cpu.ops import AddNorm, BiasGelu, MaskedSoftmax, SplitHeads  # noqa: E402
 from src.dropout import DropoutFactory  # noqa: E402
 
 torch = pytest.importorskip("torch")

@@ -12,10 +12,10 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed: the ONNX expor
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: the ONNX export is NOT tested")
 
 import export  # noqa: E402
-import src.export  # noqa: E402
-from src.checkpoint import config_path, load_weights, write_checkpoint  # noqa: E402
+import src.export.export  # noqa: E402
 from src.config import feature_columns  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
+from src.weights.checkpoint import config_path, load_weights, write_checkpoint  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.reference import TINY, random_columns  # noqa: E402
 from tests.small_checkpoint import make_checkpoint, with_activation  # noqa: E402
@@ -193,7 +193,7 @@ def test_a_failed_export_leaves_the_earlier_file(tiny, tmp_path, monkeypatch):
         Path(file_name).write_bytes(b"half")
         raise RuntimeError("Erf operator is not yet supported.\nmore")
 
-    monkeypatch.setattr(src.export.ms.onnx, "export", fail_half_way)
+    monkeypatch.setattr(src.export.export.ms.onnx, "export", fail_half_way)
     with pytest.raises(InputError, match="--file_format ONNX: MindSpore .* cannot export this network .Erf operator"):
         run_export(tiny[0], tmp_path, "ONNX")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("KTNET_squad.onnx", b"earlier")]

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src.bin_files import MANIFEST, BinManifest, write_manifest
 from src.config import KNOWLEDGE_BASES, KTNetConfig, MemoryConfig, feature_columns
+from src.export.bin_files import MANIFEST, BinManifest, write_manifest
 from tests import reference, small_training
 from tests.reference import TINY, random_columns
 from tests.small_checkpoint import make_checkpoint

@@ -8,9 +8,9 @@ import pytest
 
 import train_kb_embedding
 from src.config import EmbeddingConfig
-from src.kb_embedding import DistMultLoss, batches
 from src.knowledge.concepts import read_concept_vectors
 from src.knowledge.triples import number_triples, rank_test_set, read_triples
+from src.training.vectors import DistMultLoss, batches
 from tests.toy_wordnet import make_wordnet
 from utils.util import InputError, run_main
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from src.config import BertConfig, KTNetConfig, MemoryConfig
-from src.memory_estimate import (
+from src.training.memory_estimate import (
     FUSED_LAYERS,
     PLAIN_LAYERS,
     check_memory,
@@ -56,7 +56,7 @@ def test_too_little_memory_is_refused_with_advice():
 @pytest.mark.parametrize(("free", "available", "touched"), [
     (1e6, 1e9, 3000), (1e3, 1e9, 3000), (1e3, 2e3, 1800), (None, None, 0)])
 def test_cache_makes_way_for_a_checkpoint(monkeypatch, free, available, touched):
-    checkpoint = pytest.importorskip("src.checkpoint")
+    checkpoint = pytest.importorskip("src.weights.checkpoint")
     sizes = []
     monkeypatch.setattr(checkpoint, "free_memory", lambda: free)
     monkeypatch.setattr(checkpoint, "available_memory", lambda: available)

@@ -10,10 +10,10 @@ import pytest
 ms = pytest.importorskip("mindspore")
 
 from src.bert_ms_format import convert_encoder  # noqa: E402
-from src.checkpoint import write_checkpoint  # noqa: E402
 from src.config import BertConfig, KTNetConfig, MemoryConfig, input_columns  # noqa: E402
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
+from src.weights.checkpoint import write_checkpoint  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.reference import TINY  # noqa: E402
 

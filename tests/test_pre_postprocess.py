@@ -8,9 +8,9 @@ import pytest
 
 import postprocess
 import preprocess
-import src.preprocess
-from src.bin_files import MANIFEST, UNFINISHED
+import src.export.preprocess
 from src.config import FIRST_UNIQUE_ID, KNOWLEDGE_BASES
+from src.export.bin_files import MANIFEST, UNFINISHED
 from src.reader.examples import EvaluationExample, Window
 from src.reader.storage import ConvertedFiles, PieceConcepts, pack_feature, stored_columns, stored_schema
 from utils.util import InputError
@@ -141,7 +141,7 @@ def test_inputs_byte_for_byte(converted, tmp_path, flags, concepts_of):
 
 
 def test_a_run_cut_short_goes_on(converted, tmp_path, monkeypatch):
-    whole = src.preprocess.write_input
+    whole = src.export.preprocess.write_input
     written = []
 
     def fail_in_the_middle(path, column, value):
@@ -150,7 +150,7 @@ def test_a_run_cut_short_goes_on(converted, tmp_path, monkeypatch):
         written.append(path)
         whole(path, column, value)
 
-    monkeypatch.setattr(src.preprocess, "write_input", fail_in_the_middle)
+    monkeypatch.setattr(src.export.preprocess, "write_input", fail_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         run_preprocess(converted[0], tmp_path / "cut")
     assert not (tmp_path / "cut" / MANIFEST).exists()

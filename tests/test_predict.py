@@ -19,7 +19,6 @@ import predict  # noqa: E402
 import retrieve  # noqa: E402
 import run_KTNET_squad_eval  # noqa: E402
 from examples.quickstart import toy_wordnet  # noqa: E402
-from src.checkpoint import save_config  # noqa: E402
 from src.config import (  # noqa: E402
     KNOWLEDGE_BASES,
     SQUAD,
@@ -36,6 +35,7 @@ from src.knowledge.texts import read_passages  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.reader.tokenization import basic_tokens  # noqa: E402
+from src.weights.checkpoint import save_config  # noqa: E402
 from tests.small_checkpoint import make_checkpoint  # noqa: E402
 from utils.args import prediction_parser  # noqa: E402
 from utils.util import InputError, read_json  # noqa: E402
@@ -103,7 +103,7 @@ def page(folder, evaluated):
 
 
 def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
-    from src.predict import Predictor, fill_settings
+    from src.inference.predict import Predictor, fill_settings
 
     args = prediction_parser().parse_args(flags(folder, "--ner", "none", "--save_logits", "unused.npz"))
     fill_settings(args)
@@ -143,7 +143,7 @@ def test_entities_are_what_nell_hangs_on(folder, evaluated):
 def test_the_page_holds_the_networks_attention(folder, page):
     """Against the memories' equations in NumPy, from the network's own hidden states and tables."""
     from src.dataset import create_dev_dataset
-    from src.predict import fill_settings, open_network
+    from src.inference.predict import fill_settings, open_network
 
     data = page[1]
     args = prediction_parser().parse_args(flags(folder))

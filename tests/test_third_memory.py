@@ -13,12 +13,12 @@ import data_convert  # noqa: E402
 import retrieve  # noqa: E402
 import run_KTNET_squad  # noqa: E402
 import run_KTNET_squad_eval  # noqa: E402
-from src.checkpoint import write_checkpoint  # noqa: E402
 from src.config import SQUAD, DataFolder, load_knowledge_bases  # noqa: E402
 from src.knowledge.own import map_path  # noqa: E402
 from src.knowledge.texts import read_passages  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
+from src.weights.checkpoint import write_checkpoint  # noqa: E402
 from tests import small_data, small_training  # noqa: E402
 from tests.small_raw import make_inputs, own_bases  # noqa: E402
 from tests.test_convert import lists, read_dense  # noqa: E402
@@ -93,7 +93,7 @@ def test_the_memories_are_trained_and_their_vectors_are_not(trained):
 
 def answers(trained: Trained) -> dict[str, tuple[str, np.ndarray]]:
     """Question -> predict.py's answer and start logits."""
-    from src.predict import Predictor, fill_settings
+    from src.inference.predict import Predictor, fill_settings
 
     args = prediction_parser().parse_args([*trained.flags, "--load_checkpoint_path", str(trained.checkpoint),
                                            "--ner", "none"])
@@ -129,7 +129,7 @@ def test_a_question_is_answered_as_in_evaluation_and_by_the_maps(trained):
 def test_features_without_the_third_base_are_refused(trained, tmp_path):
     (tmp_path / "two.json").write_text(json.dumps(read_json(trained.config)[:1]))
     flags = [*trained.flags[:3], str(tmp_path / "two.json"), "--load_checkpoint_path", str(trained.checkpoint)]
-    from src.predict import Predictor, fill_settings
+    from src.inference.predict import Predictor, fill_settings
 
     args = prediction_parser().parse_args([*flags, "--ner", "none"])
     fill_settings(args)

@@ -15,12 +15,12 @@ import pytest
 
 ms = pytest.importorskip("mindspore")
 from src.batch_plan import choose_buckets  # noqa: E402
-from src.checkpoint import read_checkpoint  # noqa: E402
 from src.config import SQUAD  # noqa: E402
 from src.dataset import create_dev_dataset, create_train_dataset, feature_lengths  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
-from src.train import check_progress  # noqa: E402
-from src.train_log import StepRecord  # noqa: E402
+from src.training.log import StepRecord  # noqa: E402
+from src.training.loop import check_progress  # noqa: E402
+from src.weights.checkpoint import read_checkpoint  # noqa: E402
 from tests import small_training  # noqa: E402
 from utils.util import InputError  # noqa: E402
 

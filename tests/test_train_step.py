@@ -9,7 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn  # noqa: E402
 
 from src.dropout import POOL_ROWS, StatelessDropout, mask_pool  # noqa: E402
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
-from src.train_step import (  # noqa: E402
+from src.training.step import (  # noqa: E402
     BETA_1,
     BETA_2,
     EPSILON,
@@ -109,7 +109,7 @@ def test_where_float16_saturates_the_devices_status_tells_of_an_overflow(monkeyp
         def construct(self, given):
             return given + Tensor([0, status] + [0] * 6, ms.int32)
 
-    monkeypatch.setattr("src.train_step.saturates", lambda: True)
+    monkeypatch.setattr("src.training.step.saturates", lambda: True)
     check = FiniteCheck(1)
     check.get_status, check.clear_status = Status(), nn.Identity()
     finite = check((Tensor(np.full((5, 3), 65504, np.float32)), Tensor(np.ones(3, np.float32))))

@@ -19,7 +19,7 @@ class LayerCopies:
     attention: float         # [B, N, S, S]: scores, weights, dropout masks
 
 
-# Fitted to peaks measured on CPU (MindSpore 2.10, length 384, with moving average). The kernels of src/cpu_ops.py:
+# Fitted to peaks measured on CPU (MindSpore 2.10, length 384, with moving average). The kernels of src/cpu/ops.py:
 # BERT-large 8.5 GB at batch 1 and 9.3 GB at batch 2, MiniLM 2.7 GB at batch 8 (2.5 GB with 160, 208, 272). The
 # framework's operators: MiniLM 5.1 GB; their figures come from an older form of the layer and are on the safe side.
 FUSED_LAYERS = LayerCopies(10, 3, 2.5)

@@ -14,26 +14,26 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from tqdm import tqdm
 
-from src import cpu_kernels
 from src.batch_plan import choose_buckets
-from src.build import build_for_evaluation, build_for_training
-from src.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, save_config, write_checkpoint
 from src.config import KTNetConfig, TaskConfig, feature_columns
+from src.cpu import kernels as cpu_kernels
 from src.dataset import create_train_dataset, feature_lengths
-from src.evaluate import evaluate
+from src.inference.evaluate import evaluate
 from src.KTNET import KTNET, KTNETWithLoss
-from src.memory_estimate import (
+from src.prepare import prepare_features
+from src.reader.storage import ConvertedFiles
+from src.training.log import LogFiles, StepRecord, TrainingLog, plot_training
+from src.training.memory_estimate import (
     FUSED_LAYERS,
     PLAIN_LAYERS,
     available_memory,
     check_memory,
     estimate_training_memory,
 )
-from src.prepare import prepare_features
-from src.reader.storage import ConvertedFiles
-from src.train_log import LogFiles, StepRecord, TrainingLog, plot_training
-from src.train_state import TrainingState, fixed_settings
-from src.train_step import AccumulateStep, ApplyStep, MovingAverage, StepOptions, TrainStep, learning_rate_at
+from src.training.state import TrainingState, fixed_settings
+from src.training.step import AccumulateStep, ApplyStep, MovingAverage, StepOptions, TrainStep, learning_rate_at
+from src.weights.build import build_for_evaluation, build_for_training
+from src.weights.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, save_config, write_checkpoint
 from utils.args import fill_paths
 from utils.device import CompiledLengths, Devices, set_up_device
 from utils.modelarts import fetch_data, send_results

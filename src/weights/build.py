@@ -9,7 +9,6 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from src.checkpoint import is_older_port, load_config, load_weights
 from src.config import (
     KNOWLEDGE_BASES,
     BertConfig,
@@ -21,6 +20,7 @@ from src.config import (
 )
 from src.knowledge.concepts import padded_table, read_concept_vectors
 from src.KTNET import KTNET
+from src.weights.checkpoint import is_older_port, load_config, load_weights
 from utils.util import LOGGER, InputError
 
 

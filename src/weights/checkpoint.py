@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.config import KTNetConfig
-from src.memory_estimate import available_memory, free_memory
+from src.training.memory_estimate import available_memory, free_memory
 from utils.util import InputError, atomic_path, read_json, write_json
 
 AVERAGE_PREFIX = "ema."

@@ -5,16 +5,16 @@ import argparse
 from itertools import islice
 
 from src.config import KNOWLEDGE_BASES, TASKS, DataFolder, load_knowledge_bases
-from src.evaluate import decoding_options
+from src.inference.evaluate import decoding_options
+from src.inference.predict import fill_settings, make_tokenizer, open_network
+from src.inference.windows import gather_logits
 from src.knowledge.concepts import read_concept_names
-from src.predict import fill_settings, make_tokenizer, open_network
 from src.reader.decoding import PREDICTIONS
 from src.reader.examples import EvaluationExample, read_side_table
 from src.reader.metrics import read_predictions
 from src.reader.storage import open_converted
 from src.viewer.cases import make_case
 from src.viewer.page import write_page
-from src.window_runner import gather_logits
 from utils.util import LOGGER, InputError
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from src.checkpoint import checkpoints_in, read_checkpoint, write_checkpoint
 from src.config import BertConfig
+from src.weights.checkpoint import checkpoints_in, read_checkpoint, write_checkpoint
 from utils.util import InputError, read_json, write_json
 
 STEP = "steps_done"

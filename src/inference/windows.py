@@ -21,7 +21,7 @@ UNIQUE_ID = DEV_LABELS[0].name
 
 
 class WindowRunner:
-    """Runs :class:`src.KTNET.KTNET`, or :class:`src.attention.KTNETAttention`, over dev features.
+    """Runs :class:`src.KTNET.KTNET`, or :class:`src.inference.attention.KTNETAttention`, over dev features.
 
     Args:
         network: for inference.

@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from src.bin_files import BinManifest, ResultFiles, read_manifest
+from src.export.bin_files import BinManifest, ResultFiles, read_manifest
 from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.logits import Logits
 from src.reader.storage import open_converted

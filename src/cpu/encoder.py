@@ -6,10 +6,10 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from src import cpu_kernels
 from src.bert import EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
-from src.cpu_ops import AddNorm, BiasGelu, MaskedSoftmax, SplitHeads
+from src.cpu import kernels as cpu_kernels
+from src.cpu.ops import AddNorm, BiasGelu, MaskedSoftmax, SplitHeads
 from src.dropout import DropoutFactory
 
 

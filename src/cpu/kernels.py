@@ -1,4 +1,4 @@
-"""Builds the kernels of cpu_kernels.cc with this machine's C++ compiler, once, and makes operators of them.
+"""Builds the kernels of kernels.cc with this machine's C++ compiler, once, and makes operators of them.
 
 The library lies in ``.kernels`` beside ``src``, or for this process alone in a temporary folder where that does not
 serve. Its name tells what it was built from and for, so that a shared checkout serves different machines.
@@ -24,7 +24,7 @@ from mindspore import ops
 from utils.util import LOGGER, atomic_path, describe
 
 SOURCE = Path(__file__).with_suffix(".cc")
-FOLDER = SOURCE.parents[1] / ".kernels"
+FOLDER = SOURCE.parents[2] / ".kernels"
 # -fno-trapping-math: comparisons may be made for numbers that are not needed, which vectors do; no result changes.
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-shared",
            "-fPIC")
@@ -98,7 +98,7 @@ def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1) -> ops.Cu
     """The operator of an exported kernel; all that it gives is float32.
 
     Args:
-        name: as cpu_kernels.cc exports it.
+        name: as kernels.cc exports it.
         out_shape: the inputs' shapes -> the output's shape, or a tuple of the outputs' shapes.
         outputs: how many there are.
     """

@@ -1,4 +1,4 @@
-// The CPU kernels of src/cpu_ops.py: what lies between the matrix products of an encoder layer, each in one pass over
+// The CPU kernels of src/cpu/ops.py: what lies between the matrix products of an encoder layer, each in one pass over
 // memory. MindSpore calls them as custom operators of type "aot": tensors and shapes, inputs first, then outputs.
 //
 // T rows of a batch (B * S), W width, B batch, N heads, S sequence, A head width. All numbers are float32 but the int32

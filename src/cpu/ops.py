@@ -1,7 +1,7 @@
 """Cells with gradients of their own, for CPU: what lies between an encoder layer's matrix products.
 
 MindSpore's CPU kernels of products run at full speed, but what lies between them takes many passes over memory, some
-of them on one thread. The cells here take one pass each, forward and back (:mod:`src.cpu_kernels`). They compute in
+of them on one thread. The cells here take one pass each, forward and back (:mod:`src.cpu.kernels`). They compute in
 float32. On GPU and Ascend the framework's own operators are used instead.
 
 Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width. A dropout mask is given as a pool float32
@@ -12,7 +12,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.cpu_kernels import kernel
+from src.cpu.kernels import kernel
 
 
 class BiasGelu(nn.Cell):

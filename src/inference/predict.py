@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.attention import KTNETAttention
-from src.build import build_for_evaluation, wanted_bases
-from src.checkpoint import config_path, load_config
 from src.config import (
     KNOWLEDGE_BASES,
     RECORD,
@@ -23,7 +20,9 @@ from src.config import (
     WindowConfig,
     load_knowledge_bases,
 )
-from src.evaluate import decoding_options
+from src.inference.attention import KTNETAttention
+from src.inference.evaluate import decoding_options
+from src.inference.windows import WindowRunner, gather_logits
 from src.knowledge.live import LiveKnowledge
 from src.knowledge.texts import Mention, Passage, Question
 from src.KTNET import KTNET
@@ -35,7 +34,8 @@ from src.reader.record_twomemory import NO_BREAK_SPACE
 from src.reader.tokenization import BertTokenizer
 from src.viewer.cases import Case, WindowResult, answer, make_case
 from src.viewer.page import write_page
-from src.window_runner import WindowRunner, gather_logits
+from src.weights.build import build_for_evaluation, wanted_bases
+from src.weights.checkpoint import config_path, load_config
 from utils.device import set_up_device
 from utils.util import LOGGER, InputError, read_json
 

@@ -15,12 +15,12 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.bert import EncoderLayer
-from src.build import check_lengths
-from src.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
 from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, MemoryConfig, feature_columns
-from src.cpu_encoder import FusedEncoderLayer
-from src.export_ops import prepare_for_onnx, restore_erf
+from src.cpu.encoder import FusedEncoderLayer
+from src.export.ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
+from src.weights.build import check_lengths
+from src.weights.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
 from utils.util import LOGGER, InputError
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}

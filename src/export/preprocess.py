@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from src.bin_files import (
+from src.config import DEV_LABELS, FeatureColumn, MemoryConfig, feature_columns
+from src.dataset import create_dev_dataset
+from src.export.bin_files import (
     MANIFEST,
     UNFINISHED,
     BinManifest,
@@ -19,8 +21,6 @@ from src.bin_files import (
     read_manifest,
     write_manifest,
 )
-from src.config import DEV_LABELS, FeatureColumn, MemoryConfig, feature_columns
-from src.dataset import create_dev_dataset
 from src.reader.examples import read_side_table
 from src.reader.storage import open_converted
 from utils.util import LOGGER, InputError, file_digest

@@ -1,0 +1,1 @@
+"""The encoder layer as CPU computes it, with C++ kernels."""

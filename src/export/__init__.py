@@ -1,0 +1,1 @@
+"""Networks and features as files for inference elsewhere."""

@@ -1,0 +1,1 @@
+"""From features to answers: evaluation, questions about a passage, pages."""

@@ -1,0 +1,1 @@
+"""Training: the loop, the step, what it leaves behind, and concept vectors."""

@@ -1,0 +1,1 @@
+"""Checkpoints, pretrained encoders, and the network that flags and files ask for."""
