@@ -85,7 +85,8 @@ def describe_conversion(conversion: Conversion, summary: Summary, stamps: Mappin
                         ) -> dict[str, Any]:
     """The manifest, but for the sizes of the files."""
     inputs = {role: {**stamp, "md5": summary.digests[role]} for role, stamp in stamps.items()}
-    bases = [{**base, "concepts": concepts, "vectors_md5": inputs[f"{base['name']} vectors"]["md5"]}
+    bases = [{**base, "concepts": concepts.count, "concepts_sha256": concepts.digest,
+              "vectors_md5": inputs[f"{base['name']} vectors"]["md5"]}
              for base, concepts in zip(conversion.knowledge(), summary.concepts, strict=True)]
     tally = summary.tally
     return {"format": STORAGE_FORMAT, "rows": tally.features, "settings": conversion.settings(),

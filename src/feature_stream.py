@@ -11,12 +11,12 @@ import sys
 import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Callable, Generator, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
 from src.conversion import Conversion
-from src.knowledge.concepts import concept_ids
+from src.knowledge.concepts import concept_digest, concept_ids
 from src.knowledge.formats import read_mapping
 from src.reader import record_twomemory, squad_twomemory
 from src.reader.batching_twomemory import FeatureBuilder, Tally
@@ -42,12 +42,19 @@ class Part:
     questions: int = 0
 
 
+class ConceptList(NamedTuple):
+    """The concepts that a knowledge base's ids stand for."""
+
+    count: int
+    digest: str     # of the names in their order
+
+
 @dataclass
 class Summary:
     """What the builder says at the end of a split."""
 
     tally: Tally
-    concepts: tuple[int, ...]                         # of each knowledge base
+    concepts: tuple[ConceptList, ...]                 # of each knowledge base
     digests: dict[str, str] = field(default_factory=dict)    # MD5 of every input file, by its role
 
 
@@ -92,17 +99,17 @@ def build(conversion: Conversion) -> Iterator[Part | Summary]:
     yield Summary(builder.tally, concepts)
 
 
-def make_lookups(conversion: Conversion) -> tuple[list[Lookup], tuple[int, ...]]:
-    """One look-up for each knowledge base, and the numbers of their concepts."""
+def make_lookups(conversion: Conversion) -> tuple[list[Lookup], tuple[ConceptList, ...]]:
+    """One look-up for each knowledge base, and what its ids stand for."""
     lookups: list[Lookup] = []
-    sizes = []
+    concepts = []
     for base in conversion.bases:
         vectors, path = conversion.data.vectors(base), conversion.retrieved_path(base)
         ids = concept_ids(vectors)
-        sizes.append(len(ids))
+        concepts.append(ConceptList(len(ids), concept_digest(ids)))
         lookups.append(WordLookup(base, read_mapping(path), ids, path, vectors) if base.key == "word"
                        else EntityLookup(base, ids, path, vectors))
-    return lookups, tuple(sizes)
+    return lookups, tuple(concepts)
 
 
 def verify(conversion: Conversion) -> dict[str, str]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import os
 import shutil
@@ -264,6 +265,9 @@ def test_the_manifest(data: DataFolder) -> None:
                   for name in ("dev.mindrecord", "dev.lengths.npy", "dev.examples.jsonl", "dev.mindrecord.db")}}
     assert [(base["name"], base["concepts"], base["max_concepts"]) for base in manifest["knowledge_bases"]] \
         == [("wn", 9, 49), ("nell", 4, 27)]
+    assert [base["concepts_sha256"] for base in manifest["knowledge_bases"]] == [
+        hashlib.sha256(b"".join(line.split(b" ")[0] + b"\n" for line in data.vectors(base).read_bytes().splitlines())
+                       ).hexdigest() for base in KNOWLEDGE_BASES]
     assert manifest["settings"] == {"dataset": "squad", "split": "dev", "lower_case": False, "max_seq_len": 384,
                                     "doc_stride": 128, "max_query_length": 64, "version_2_with_negative": False}
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 ms = pytest.importorskip("mindspore")
+import run_KTNET_squad  # noqa: E402
 from src.batch_plan import choose_buckets  # noqa: E402
-from src.config import SQUAD  # noqa: E402
+from src.config import SQUAD, WORDNET  # noqa: E402
 from src.dataset import create_dev_dataset, create_train_dataset, feature_lengths  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.training.log import StepRecord  # noqa: E402
@@ -284,6 +285,15 @@ def test_bad_input_is_one_line(data, tmp_path, flags, words):
     result = run("run_KTNET_squad.py", small_training.flags(data, tmp_path / "out", **flags), code=2)
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: ") and words in line and "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_vectors_in_another_order_are_refused(data, tmp_path):
+    """As many concepts, other ids: the features would point at the wrong vectors."""
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("".join(reversed(data.vectors(WORDNET).read_text().splitlines(keepends=True))))
+    with pytest.raises(InputError, match="vectors.txt: its concepts are not those, or not in the order"):
+        run_KTNET_squad.main(small_training.flags(data, tmp_path / "out", wn_concept_embedding_path=vectors))
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

@@ -23,6 +23,7 @@ from src.config import (
 from src.inference.attention import KTNETAttention
 from src.inference.evaluate import decoding_options
 from src.inference.windows import WindowRunner, gather_logits
+from src.knowledge.concepts import concept_digest
 from src.knowledge.live import LiveKnowledge
 from src.knowledge.texts import Mention, Passage, Question
 from src.KTNET import KTNET
@@ -92,7 +93,8 @@ class Predictor:
         windows = WindowConfig(args.max_seq_len, args.doc_stride, args.max_query_length)
         self._builder = FeatureBuilder(self.tokenizer, windows, self.knowledge.lookups, "dev")
         self.runner, self.config = open_network(
-            args, [{"name": base.name, "concepts": len(self.knowledge.names[base.name])} for base in bases])
+            args, [{"name": base.name, "concepts": len(names), "concepts_sha256": concept_digest(names)}
+                   for base, names in ((base, self.knowledge.names[base.name]) for base in bases)])
         self.options = decoding_options(args, {"dataset": args.dataset, "lower_case": args.do_lower_case,
                                                "version_2_with_negative": args.version_2_with_negative})
         self._mentions: tuple[str, tuple[Mention, ...]] | None = None      # of the passage asked about last

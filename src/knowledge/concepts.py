@@ -5,9 +5,10 @@ A vectors file has one concept a line: its name, then its numbers, separated by 
 """
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
-from typing import Sequence
+from typing import Iterable, Sequence
 
 import numpy as np
 
@@ -65,6 +66,14 @@ def concept_ids(path: Path | str) -> dict[str, int]:
         InputError: as :func:`read_concept_names`.
     """
     return {name: number for number, name in enumerate(read_concept_names(path), 1)}
+
+
+def concept_digest(names: Iterable[str]) -> str:
+    """SHA-256 of the concepts' names in their order: two files with the same digest give every concept the same id."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode("utf-8") + b"\n")
+    return digest.hexdigest()
 
 
 def read_concept_vectors(path: Path | str) -> tuple[list[str], np.ndarray]:

@@ -18,7 +18,7 @@ from src.config import (
     MemoryConfig,
     load_knowledge_bases,
 )
-from src.knowledge.concepts import padded_table, read_concept_vectors
+from src.knowledge.concepts import concept_digest, padded_table, read_concept_vectors
 from src.KTNET import KTNET
 from src.weights.checkpoint import is_older_port, load_config, load_weights
 from utils.util import LOGGER, InputError
@@ -49,6 +49,10 @@ def load_tables(bases: Sequence[KnowledgeBase], args: argparse.Namespace,
         if converted[base.name]["concepts"] != len(names):
             raise InputError(f"{path}: {len(names)} concepts, but the features were made with "
                              f"{converted[base.name]['concepts']}; give the same file or run data_convert.py again")
+        if converted[base.name].get("concepts_sha256", digest := concept_digest(names)) != digest:
+            raise InputError(f"{path}: its concepts are not those, or not in the order, that the features were made "
+                             "with, so every id would mean another concept; give the same file or run data_convert.py "
+                             "again")
         tables[base.name] = padded_table(vectors, args.kb_pad_multiple)
     return tables
 
