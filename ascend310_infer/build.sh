@@ -17,8 +17,11 @@ build=$(absolute "${BUILD_FOLDER:-$source_folder/out}")
 for tool in cmake make g++; do
     command -v "$tool" >/dev/null || die "$tool is missing: install it (Debian, Ubuntu: apt-get install cmake make g++)"
 done
-flags_there() { printf '#include <gflags/gflags.h>\n' | g++ -fsyntax-only -x c++ - 2>/dev/null; }
-flags_there || die "gflags is missing: install it (Debian, Ubuntu: apt-get install libgflags-dev)"
+has_header() { g++ -fsyntax-only -x c++ - <<<"#include <$1>" 2>/dev/null; }
+for header_package in gflags/gflags.h:libgflags-dev nlohmann/json.hpp:nlohmann-json3-dev; do
+    has_header "${header_package%:*}" ||
+        die "${header_package%:*} is missing: install it (Debian, Ubuntu: apt-get install ${header_package#*:})"
+done
 
 # What an earlier build found in another LITE_HOME is forgotten.
 cmake -S "$source_folder" -B "$build" -U 'LITE_*' -DLITE_HOME="$LITE_HOME" -DSANITIZE="${SANITIZE:-OFF}" >/dev/null

@@ -10,8 +10,9 @@ PATH=$ROOT/.venv/bin:$PATH
 
 infer_tools() {     # what the inference harness is built from
     bash scripts/get_lite.sh || return
-    if ! g++ -fsyntax-only -x c++ - <<<'#include <gflags/gflags.h>' 2>/dev/null && ((EUID == 0)); then
-        { apt-get update -qq && apt-get install -y -qq libgflags-dev; } >/dev/null
+    if ! printf '#include <%s>\n' gflags/gflags.h nlohmann/json.hpp | g++ -fsyntax-only -x c++ - 2>/dev/null &&
+        ((EUID == 0)); then
+        { apt-get update -qq && apt-get install -y -qq libgflags-dev nlohmann-json3-dev; } >/dev/null
     fi
 }
 infer_tools || echo "WARNING: the inference harness cannot be built here: its tests are SKIPPED" >&2

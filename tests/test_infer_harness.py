@@ -66,9 +66,11 @@ def tools(tmp_path_factory):
     for tool in ("cmake", "make", "g++"):
         if shutil.which(tool) is None:
             skip_loudly(f"the inference harness: {tool} is not installed")
+    if run("g++", "-fsyntax-only", "-x", "c++", "-", input="#include <nlohmann/json.hpp>").returncode != 0:
+        skip_loudly("the inference harness: nlohmann-json3-dev is not installed")
     build = tmp_path_factory.mktemp("tools")
     done = run("bash", HARNESS / "build.sh", environment={"BUILD_FOLDER": str(build), "SANITIZE": "ON"})
-    if done.returncode == 2 and ("no MindSpore Lite in" in done.stderr or "gflags is missing" in done.stderr):
+    if done.returncode == 2 and ("no MindSpore Lite in" in done.stderr or "gflags.h is missing" in done.stderr):
         warnings.warn(f"NOT TESTED: inference outside Python: {done.stderr.strip()}", stacklevel=1)
         run_well("cmake", "-S", HARNESS, "-B", build, "-DSANITIZE=ON", "-DLITE_HOME=")
         done = run("cmake", "--build", build, "--target", "inspect_inputs", "--parallel", "2")
@@ -140,19 +142,29 @@ def cut_a_file(inputs):
     (lambda inputs: (inputs / "01_data" / "squad_batch_1_5.bin").write_bytes(b"more"),
      "01_data/squad_batch_1_5.bin: is none of the 5 features of squad"),
     (lambda inputs: shutil.rmtree(inputs / "04_data"), "04_data: no such folder"),
-    (lambda inputs: (inputs / MANIFEST).unlink(), "manifest.json: no such file; the inputs are not there or not whole"),
-    (lambda inputs: (inputs / MANIFEST).write_text('{"dataset": "squad",'), "not a manifest of inputs (character 21"),
+    (lambda inputs: (inputs / MANIFEST).unlink(), "manifest.json: no such file; the inputs are missing or incomplete"),
+    (lambda inputs: (inputs / MANIFEST).write_text('{"dataset": "squad",'), "inputs (character 21: not JSON); run"),
     (lambda inputs: (inputs / MANIFEST).write_text("[" * 100000), "nested too deeply"),
-    (lambda inputs: (inputs / MANIFEST).write_bytes(b'{"dataset": "\x00"}'), "an escape or control character"),
+    (lambda inputs: (inputs / MANIFEST).write_text(f'{{"count": {"9" * 5000}}}'), "(a number is too large)"),
+    (lambda inputs: (inputs / MANIFEST).write_text(f'{{"count": {"[" * 4}{"]" * 4}}}'), '(no "dataset")'),
+    (lambda inputs: (inputs / MANIFEST).write_bytes(b'{"dataset": "\x00"}'), "character 14: not JSON"),
+    (lambda inputs: (inputs / MANIFEST).write_bytes(b'{"dataset": "\xff"}'), "character 14: not JSON"),
+    (lambda inputs: (inputs / MANIFEST).write_text('{"dataset": "squad"} {}'), "character 22: not JSON"),
+    (lambda inputs: os.truncate(inputs / MANIFEST, (16 << 20) + 1), "too large a file"),
+    (lambda inputs: (inputs / MANIFEST).write_text('"squad"'), 'no object with "dataset"'),
     (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=0)), "no features of a data set"),
-    (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=-1)), "not a whole number"),
-    (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=1e300)), "not a whole number"),
-    (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=9e15)), "9000000000000000 features"),
+    (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=-1)), '"count" is not a whole number'),
+    (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=1e300)), '"count" is not a whole number'),
+    (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=2.5)), '"count" is not a whole number'),
+    (lambda inputs: edit_manifest(inputs, lambda values: values.update(count=9 * 10**15)), "9000000000000000 features"),
+    (lambda inputs: edit_manifest(inputs, lambda values: values.update(dataset=7)), '"dataset" is not a string'),
+    (lambda inputs: edit_manifest(inputs, lambda values: values.update(inputs={})), '"inputs" is not a list'),
     (lambda inputs: edit_manifest(inputs, lambda values: values.pop("inputs")), 'no "inputs"'),
     (lambda inputs: edit_manifest(inputs, lambda values: values.update(dataset="../x")), "no features of a data set"),
     (lambda inputs: edit_manifest(inputs, lambda values: values["inputs"][0].update(folder="../00_data")),
      "an impossible name"),
-    (lambda inputs: edit_manifest(inputs, lambda values: values["inputs"][0].update(dtype="float16")), "unknown dtype"),
+    (lambda inputs: edit_manifest(inputs, lambda values: values["inputs"][0].update(dtype="float\n16")),
+     "(unknown dtype of input_mask); run preprocess.py again"),
     (lambda inputs: edit_manifest(inputs, lambda values: values["inputs"][0].update(shape=[2**40, 2**40])),
      "an impossible shape"),
     (lambda inputs: edit_manifest(inputs, lambda values: values["inputs"][0].update(shape=[7])),
@@ -164,6 +176,14 @@ def test_inputs_that_are_refused(inspect, inputs, spoil, message):
     chosen = folders(inputs)
     spoil(inputs)
     assert message in refusal(inspect, "inputs", *chosen)
+
+
+def test_a_long_manifest_without_blanks_is_read(inspect, inputs):
+    """A reader that looks for the next blank at every value would reach the time limit of :func:`run`."""
+    edit_manifest(inputs, lambda values: values.update(unique_ids=[7] * 3_000_000))
+    text = (inputs / MANIFEST).read_text(encoding="utf-8").replace(" ", "")
+    (inputs / MANIFEST).write_text(text, encoding="utf-8")
+    assert run_well(inspect, "inputs", *folders(inputs)).splitlines()[-1].startswith(f"squad {COUNT} ")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -257,7 +277,7 @@ def harness(tools):
     """The folder of the whole harness."""
     if not (tools / "main").is_file():
         pytest.skip("inference outside Python is NOT TESTED: MindSpore Lite or gflags is missing; bash "
-                    "scripts/get_lite.sh and apt-get install libgflags-dev bring them")
+                    "scripts/get_lite.sh and apt-get install libgflags-dev install them")
     pytest.importorskip("onnx", reason="onnx is not installed: inference outside Python is NOT tested")
     return tools
 

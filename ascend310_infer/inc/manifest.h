@@ -28,7 +28,10 @@ struct Manifest {
   std::string Stem(size_t number) const;
 };
 
-// Reads <folder>/manifest.json. Throws InputError where it is missing, broken or says impossible things.
+// The manifest of the inputs beside it in `folder`. Throws std::invalid_argument for text that is not one.
+Manifest ParseManifest(const std::filesystem::path& folder, const std::string& text);
+
+// Reads <folder>/manifest.json. Throws InputError where it is missing, broken or contradictory.
 Manifest ReadManifest(const std::filesystem::path& folder);
 
 // The columns that lie in these folders, in their order, every one checked to hold exactly its files, each of its

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <istream>
 #include <string>
 
 namespace ktnet {
@@ -13,8 +14,11 @@ struct MindIr {
   std::string producer;  // version of the MindSpore that wrote it
 };
 
-// Walks over the outermost fields of the file (protocol buffers), not into them. Throws InputError where the file is
-// missing, cut or no MindIR.
+// Walks over the outermost fields (protocol buffers) of a file of `size` bytes, not into them; `path` is for messages.
+// Throws InputError where it is cut or no MindIR.
+MindIr ParseMindIr(const std::filesystem::path& path, std::istream* file, uint64_t size);
+
+// The same for a file by its path. Throws InputError where it is missing as well.
 MindIr InspectMindIr(const std::filesystem::path& path);
 
 }  // namespace ktnet

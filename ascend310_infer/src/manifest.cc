@@ -1,11 +1,12 @@
 #include "inc/manifest.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <system_error>
 #include <utility>
 
-#include "inc/json.h"
 #include "inc/utils.h"
 
 namespace ktnet {
@@ -14,29 +15,74 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr size_t kWordBytes = 4;                // both types have four bytes
-constexpr size_t kMostBytes = size_t{1} << 32;  // of one input of one feature
+using Json = nlohmann::json;
+
+constexpr uintmax_t kLargestFile = uintmax_t{16} << 20;  // bytes: a million features
+constexpr int kDeepest = 8;                              // levels; a manifest has four
+constexpr size_t kWordBytes = 4;                         // both types have four bytes
+constexpr size_t kMostBytes = size_t{1} << 32;           // of one input of one feature
+constexpr size_t kLongestName = 100;
 constexpr char kAgain[] = "; run preprocess.py again";
 
+// The accessors throw std::invalid_argument, naming the key, where the value is missing or of another kind.
+const Json& Member(const Json& object, const std::string& key) {
+  if (!object.is_object()) throw std::invalid_argument("no object with \"" + key + "\"");
+  const auto found = object.find(key);
+  if (found == object.end()) throw std::invalid_argument("no \"" + key + "\"");
+  return *found;
+}
+
+const std::string& Text(const Json& object, const std::string& key) {
+  const Json& value = Member(object, key);
+  if (!value.is_string()) throw std::invalid_argument("\"" + key + "\" is not a string");
+  return value.get_ref<const std::string&>();
+}
+
+const Json& List(const Json& object, const std::string& key) {
+  const Json& value = Member(object, key);
+  if (!value.is_array()) throw std::invalid_argument("\"" + key + "\" is not a list");
+  return value;
+}
+
+size_t WholeNumber(const Json& value, const std::string& key) {
+  if (!value.is_number_unsigned()) throw std::invalid_argument("\"" + key + "\" is not a whole number");
+  return value.get<size_t>();
+}
+
+Json ParseJson(const std::string& text) {
+  const auto check_depth = [](int depth, Json::parse_event_t, const Json&) {
+    if (depth > kDeepest) throw std::invalid_argument("nested too deeply");
+    return true;
+  };
+  try {
+    return Json::parse(text, check_depth);
+  } catch (const Json::parse_error& error) {
+    throw std::invalid_argument("character " + std::to_string(error.byte) + ": not JSON");
+  } catch (const Json::out_of_range&) {
+    throw std::invalid_argument("a number is too large");
+  }
+}
+
 bool IsName(const std::string& text) {
-  return !text.empty() &&
+  return !text.empty() && text.size() <= kLongestName &&
          text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == std::string::npos;
 }
 
 Column ReadColumn(const fs::path& folder, const Json& entry) {
   Column column;
-  column.folder = folder / entry.At("folder").Text();
-  column.name = entry.At("name").Text();
-  column.dtype = entry.At("dtype").Text();
-  column.bytes = entry.At("bytes").Size();
+  column.folder = folder / Text(entry, "folder");
+  column.name = Text(entry, "name");
+  column.dtype = Text(entry, "dtype");
+  column.bytes = WholeNumber(Member(entry, "bytes"), "bytes");
   size_t bytes = kWordBytes;
-  for (const Json& size : entry.At("shape").Array()) {
-    if (size.Size() == 0 || size.Size() > kMostBytes / bytes) throw std::invalid_argument("an impossible shape");
-    bytes *= size.Size();
+  for (const Json& item : List(entry, "shape")) {
+    const size_t size = WholeNumber(item, "shape");
+    if (size == 0 || size > kMostBytes / bytes) throw std::invalid_argument("an impossible shape");
+    bytes *= size;
   }
-  if (!IsName(entry.At("folder").Text()) || !IsName(column.name)) throw std::invalid_argument("an impossible name");
+  if (!IsName(Text(entry, "folder")) || !IsName(column.name)) throw std::invalid_argument("an impossible name");
   if (column.dtype != "float32" && column.dtype != "int32") {
-    throw std::invalid_argument("unknown dtype " + column.dtype);
+    throw std::invalid_argument("unknown dtype of " + column.name);
   }
   if (column.bytes != bytes) throw std::invalid_argument("shape and bytes of " + column.name + " differ");
   return column;
@@ -79,19 +125,24 @@ fs::path Plain(const fs::path& folder) {
 
 std::string Manifest::Stem(size_t number) const { return dataset + "_batch_1_" + std::to_string(number); }
 
+Manifest ParseManifest(const fs::path& folder, const std::string& text) {
+  const Json json = ParseJson(text);
+  Manifest manifest;
+  manifest.dataset = Text(json, "dataset");
+  manifest.count = WholeNumber(Member(json, "count"), "count");
+  if (!IsName(manifest.dataset) || manifest.count == 0) throw std::invalid_argument("no features of a data set");
+  for (const Json& entry : List(json, "inputs")) manifest.columns.push_back(ReadColumn(folder, entry));
+  return manifest;
+}
+
 Manifest ReadManifest(const fs::path& folder) {
   const fs::path path = folder / "manifest.json";
   if (!fs::is_regular_file(path)) {
-    throw InputError(path.string() + ": no such file; the inputs are not there or not whole, run preprocess.py");
+    throw InputError(path.string() + ": no such file; the inputs are missing or incomplete, run preprocess.py");
   }
   try {
-    const Json json = ParseJson(ReadText(path));
-    Manifest manifest;
-    manifest.dataset = json.At("dataset").Text();
-    manifest.count = json.At("count").Size();
-    if (!IsName(manifest.dataset) || manifest.count == 0) throw std::invalid_argument("no features of a data set");
-    for (const Json& entry : json.At("inputs").Array()) manifest.columns.push_back(ReadColumn(folder, entry));
-    return manifest;
+    if (fs::file_size(path) > kLargestFile) throw std::invalid_argument("too large a file");
+    return ParseManifest(folder, ReadText(path));
   } catch (const std::invalid_argument& error) {
     throw InputError(path.string() + ": not a manifest of inputs (" + error.what() + ")" + kAgain);
   }

@@ -1,6 +1,7 @@
 #include "inc/mindir.h"
 
 #include <fstream>
+#include <istream>
 #include <string>
 #include <system_error>
 
@@ -30,9 +31,7 @@ struct Field {
 
 class Fields {
  public:
-  Fields(const fs::path& path, uint64_t size) : path_(path), file_(path, std::ios::binary), left_(size) {
-    if (!file_) throw InputError(path.string() + ": cannot be read");
-  }
+  Fields(const fs::path& path, std::istream* file, uint64_t size) : path_(path), file_(*file), left_(size) {}
 
   bool HasMore() const { return left_ > 0; }
 
@@ -93,18 +92,14 @@ class Fields {
   }
 
   const fs::path& path_;
-  std::ifstream file_;
+  std::istream& file_;
   uint64_t left_;
 };
 
 }  // namespace
 
-MindIr InspectMindIr(const fs::path& path) {
-  std::error_code failure;
-  const bool is_file = fs::is_regular_file(path, failure);
-  const uint64_t size = is_file ? fs::file_size(path, failure) : 0;
-  if (!is_file || failure) throw InputError(path.string() + ": no such file; give --mindir_path a file of export.py");
-  Fields fields(path, size);
+MindIr ParseMindIr(const fs::path& path, std::istream* file, uint64_t size) {
+  Fields fields(path, file, size);
   MindIr found;
   bool has_format = false;
   bool has_graph = false;
@@ -126,6 +121,16 @@ MindIr InspectMindIr(const fs::path& path) {
   }
   if (!has_format || !has_graph) fields.Refuse();
   return found;
+}
+
+MindIr InspectMindIr(const fs::path& path) {
+  std::error_code failure;
+  const bool is_file = fs::is_regular_file(path, failure);
+  const uint64_t size = is_file ? fs::file_size(path, failure) : 0;
+  if (!is_file || failure) throw InputError(path.string() + ": no such file; give --mindir_path a file of export.py");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw InputError(path.string() + ": cannot be read");
+  return ParseMindIr(path, &file, size);
 }
 
 }  // namespace ktnet
