@@ -58,7 +58,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BertTokenizer:
     ("ΟΔΥΣΣΕΥΣ", True, ["οδυσσευς"]),                                  # a final sigma, as Python lower-cases
     ("İstanbul", True, ["istanbul"]),
     ("5 ≠ 6", True, ["5", "=", "6"]),                                  # what is left without the stroke
-    ("x\ue000y", False, ["x\ue000y"]),                                 # private use is kept (no Cc, no Cf)
+    ("x\ue000y \ue000 \u0378z", False, ["xy", "z"]),                    # so do private use and what is unassigned
     ("«né» — “q”", False, ["«", "né", "»", "—", "“", "q", "”"]),
     ("", True, []),
 ])
@@ -469,14 +469,6 @@ def test_token_check(tokenizer: BertTokenizer) -> None:
                              ({"document_subtokens": None}, "document_subtokens is no list")):
         with pytest.raises(InputError, match=f"tokens.data: question q9: {problem}"):
             check(tokenizer, "Where is Paris?", "Paris lies", **changes)
-
-
-def test_token_check_allows_early_bert_reading(tokenizer: BertTokenizer) -> None:
-    """Early BERT code dropped private-use characters, which today's keeps: a file made by it is no error."""
-    passage = "Paris \ue000 lies"
-    assert tokenizer.tokenize(passage) == ["Paris", "[UNK]", "lies"]
-    check(tokenizer, "Where is Paris?", passage)
-    check(tokenizer, "Where is Paris?", passage, document_subtokens=["Paris", "lies"], document_sub_to_ori_index=[0, 1])
 
 
 @needs_shared

@@ -7,14 +7,14 @@ import http.server
 import importlib.util
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
 import threading
 import urllib.parse
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from src.config import NELL, RECORD, SPLITS, SQUAD, TASKS, WORDNET, DataFolder, 
 from src.knowledge import entities, nell
 from src.knowledge.concepts import concept_ids, write_concept_vectors
 from src.knowledge.entities import TagCache, tag_dataset
+from src.knowledge.entity_retrieval import Belief
+from src.knowledge.entity_retrieval import retrieve as retrieve_entities
 from src.knowledge.formats import read_mapping, read_records
 from src.knowledge.jobs import Job, run_job
 from src.knowledge.texts import Mention, Passage, Question
-from src.knowledge.tokens import find_names, tokenize_passage, uncased_tokens
+from src.knowledge.tokens import TokenizedQuestion, find_names, tokenize_passage, uncased_tokens
 from src.knowledge.wordnet import SynsetRetriever
 from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.reader.concept_lookup import EntityLookup, WordLookup
@@ -427,6 +429,23 @@ def test_entities_are_placed_by_words_and_narrowed():
     assert question.query_entities == [("things . last", 1, 3), ("cnn", 4, 4)]
 
 
+def test_characters_of_no_script_take_no_place():
+    """One character of each Unicode category C*, alone and inside a word; the places are counted by hand."""
+    dropped = "\x07\u200d\ue000\u0378\ufffd"  # Cc, Cf, Co, Cn; and the replacement character
+    text = " ".join(f"{character} Ri{character}ver" for character in dropped) + " in Lima\ttoday\rnow\nhere"
+    start = text.index("Lima")
+    passage = Passage(text, (Mention("Lima", start, start + 3),), (Question("q", "\ue000 is Li\ue000ma"),))
+    (question,) = tokenize_passage(passage, uncased_tokens)
+    assert question.document_tokens == ["river"] * 5 + ["in", "lima", "today", "now", "here"]
+    assert question.document_entities == [("Lima", 6, 6)] and question.query_entities == [("lima", 1, 1)]
+
+
+def test_a_passage_entity_is_looked_for_by_the_words_of_its_span():
+    passage = Passage("The Japanese yen", (Mention("Japan", 4, 8),), (Question("q", "Is Japan Japanese?"),))
+    (question,) = tokenize_passage(passage, uncased_tokens)
+    assert question.document_entities == [("Japan", 1, 1)] and question.query_entities == [("japanese", 2, 2)]
+
+
 # --- WordNet -------------------------------------------------------------------------------------------------------
 
 
@@ -494,7 +513,11 @@ def test_the_script_that_brings_wordnet(tmp_path):
     [
         ("concept:personus:barack_obama", "barack_obama"),
         ("concept:date:n1985", "1985"),
-        ("concept:city:n_york", "n_york"),
+        ("concept:date:n1985_05", "1985_05"),
+        ("concept:sportsteam:n49ers", "n49ers"),  # more than digits
+        ("concept:musicartist:n_sync", "sync"),
+        ("concept:letter:n", ""),
+        ("concept:city:nome", "nome"),
         ("concept:x:__a___b_", "a_b"),
         ("plain", "plain"),
     ],
@@ -525,6 +548,49 @@ def test_beliefs_are_found_again_however_many_there_are(tmp_path, monkeypatch, p
         for name, wanted in expected.items():
             assert set(beliefs.find(name)) == wanted and len(beliefs.find(name)) == len(wanted)
         assert [beliefs.find(key) for key in ("", "name", "name_", "zzz", "0")] == [()] * 5
+
+
+class Beliefs:
+    """Stands for a belief file and for WordNet's base forms."""
+
+    def __init__(self, **beliefs: str) -> None:
+        self.beliefs = beliefs
+
+    def find(self, key: str) -> list[Belief]:
+        return [Belief(f"{category}:{key}", category) for category in self.beliefs.get(key, "").split()]
+
+    def lemmas(self, word: str) -> list[str]:
+        return [word.rstrip("s")]
+
+
+def categories(entity_names: list[str], beliefs: Beliefs, known: list[str]) -> list[list[str]]:
+    """Categories retrieved for the entities of a passage."""
+    words = " | ".join(entity_names).split()
+    spans, first = [], 0
+    for name in entity_names:
+        spans.append((name, first, first + len(name.split()) - 1))
+        first += len(name.split()) + 1
+    question = TokenizedQuestion("q", [], [], words, spans)
+    item = retrieve_entities(question, nell.NellFinder(beliefs, known, beliefs))
+    return [found["retrieved_concepts"] for found in item["document_entities"]]
+
+
+def test_base_forms_are_for_names_of_one_word_punctuation_included():
+    beliefs = Beliefs(river="water", st="street")
+    assert categories(["rivers", "st ."], beliefs, ["water", "street"]) == [["water"], ["street"]]
+    assert categories(["rivers .", "the rivers"], beliefs, ["water", "street"]) == [[], []]
+
+
+def test_the_suffix_rule_comes_before_the_filter_by_vectors():
+    beliefs = Beliefs(trump="card", donald_trump="politician", melania_trump="person model")
+    names = ["trump", "donald trump", "melania trump"]
+    assert categories(names, beliefs, ["card", "politician", "person"]) == [
+        ["politician", "person"],
+        ["politician"],
+        ["person"],
+    ]
+    assert categories(names, beliefs, ["card"]) == [[], [], []]  # politician and person still replace card
+    assert categories(names[:1], beliefs, ["card"]) == [["card"]]
 
 
 # --- a knowledge base of one's own ---------------------------------------------------------------------------------
@@ -661,27 +727,45 @@ def test_concepts_equal_the_authors(tmp_path, task):
             assert comparable(mine) == comparable(wanted)
 
 
-@needs_shared
-@needs_wordnet
-def test_our_reader_answers_as_nltk(tmp_path):
+def nltk_reader(source: Path, scratch: Path) -> Any:
+    """NLTK's own reader over a copy of WordNet that it trusts."""
     nltk = pytest.importorskip("nltk")
-    copy = tmp_path / "corpora" / "wordnet"
-    source = real_wordnet()
-    if source is None or not (source / "index.sense").is_file():
-        pytest.skip("WordNet is packed, or lacks index.sense, which NLTK wants")
+    copy = scratch / "nltk_data" / "corpora" / "wordnet"
     shutil.copytree(source, copy)
     for path in copy.iterdir():
         path.chmod(0o644)
-    nltk.data.path.insert(0, str(tmp_path))
-    try:
-        reader = nltk.corpus.reader.wordnet.WordNetCorpusReader(nltk.data.find("corpora/wordnet"), None)
-    except (PermissionError, LookupError) as error:
-        pytest.skip(f"NLTK will not read it: {error}")
-    ours = WordNet(source)
+    nltk.data.path.insert(0, str(scratch / "nltk_data"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it misses the multilingual part
+        return nltk.corpus.reader.wordnet.WordNetCorpusReader(str(copy), None)
+
+
+def assert_same_as_nltk(ours: WordNet, theirs: Any, words: Iterable[str]) -> None:
+    """The synsets of words and their base forms, in the same order."""
     parts = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}
-    with open(DataFolder(SHARED).tokens(SQUAD, "dev", lower_case=True), "rb") as tokens:
-        words = sorted({word for item in pickle.load(tokens) for word in item["document_tokens"]})[::60]
     for word in words:
-        assert ours.synsets(word) == [(parts[synset.pos()], synset.offset()) for synset in reader.synsets(word)]
-        firsts = [reader.morphy(word, letter) for letter in "nvar"]
+        assert ours.synsets(word) == [(parts[synset.pos()], synset.offset()) for synset in theirs.synsets(word)]
+        firsts = [theirs.morphy(word, letter) for letter in "nvar"]
         assert ours.lemmas(word) == list(dict.fromkeys(form for form in firsts if form))
+
+
+def test_our_reader_answers_as_nltk(tmp_path):
+    source = make_wordnet(tmp_path / "wordnet")
+    (source / "lexnames").write_text("00\tadj.all\t3\n01\tadj.pert\t3\n02\tadv.all\t4\n03\tnoun.Tops\t1\n")
+    (source / "index.sense").write_text("")
+    (source / "cntlist.rev").write_text("")
+    words = ["bank", "banks", "feet", "better", "customs", "largest", "ran", "lies", "runs", "unknown", "wells"]
+    theirs = nltk_reader(source, tmp_path)
+    assert len(theirs.synsets("bank")) == 3
+    assert_same_as_nltk(WordNet(source), theirs, words)
+
+
+@needs_shared
+@needs_wordnet
+def test_our_reader_answers_as_nltk_over_the_words_of_a_data_set(tmp_path):
+    source = real_wordnet()
+    if source is None or not (source / "index.sense").is_file():
+        pytest.skip("WordNet is packed, or lacks index.sense, which NLTK wants")
+    items = read_records(DataFolder(SHARED).tokens(SQUAD, "dev", lower_case=True))
+    words = sorted({word for item in items for word in item["document_tokens"]})[::20]
+    assert_same_as_nltk(WordNet(source), nltk_reader(source, tmp_path), words)

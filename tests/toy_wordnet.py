@@ -5,11 +5,12 @@ from pathlib import Path
 
 LETTERS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 # part of speech -> synsets: their lemmas (a lemma's senses are numbered in this order) and hypernym's number or None
+# (an adjective's is the one that it is similar to)
 SYNSETS: dict[str, list[tuple[list[str], int | None]]] = {
     "noun": [(["river"], 6), (["bank"], 6), (["depository", "bank"], None), (["mayor", "city_manager"], 4),
              (["person"], None), (["foot"], 6), (["thing"], None), (["customs", "custom"], 6), (["custom"], 6)],
     "verb": [(["bank"], None), (["lie"], None), (["run"], 1)],
-    "adj": [(["good"], None), (["big", "large"], None)],
+    "adj": [(["good"], None), (["big", "large"], 0)],
     "adv": [(["well"], None)]}
 EXCEPTIONS = {"noun": "feet foot\n", "verb": "ran run\n", "adj": "better good well\n", "adv": ""}
 
@@ -26,8 +27,9 @@ def make_wordnet(folder: Path, version: str = "3.0", collide: bool = False) -> P
             written, places, lines = places, [], []
             offset = len(header)
             for number, (lemmas, hypernym) in enumerate(synsets):
+                symbol = "&" if part == "adj" else "@"
                 pointers = "000" if hypernym is None else (
-                    f"001 @ {(written or [0] * len(synsets))[hypernym]:08d} {LETTERS[part]} 0000")
+                    f"001 {symbol} {(written or [0] * len(synsets))[hypernym]:08d} {LETTERS[part]} 0000")
                 words = " ".join(f"{lemma.title()}{'(a)' if part == 'adj' else ''} 0" for lemma in lemmas)
                 kind = "s" if (part, number) == ("adj", 1) else LETTERS[part]
                 lines.append(f"{offset:08d} 03 {kind} {len(lemmas):02x} {words} {pointers} | a gloss  \n")

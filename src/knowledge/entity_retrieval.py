@@ -1,7 +1,7 @@
 """Entities of a question and its passage with their concepts: the items of a NELL file and its like."""
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, Sequence
+from typing import Any, Collection, NamedTuple, Protocol, Sequence
 
 from src.knowledge.tokens import EntitySpan, TokenizedQuestion
 
@@ -16,6 +16,10 @@ class Belief(NamedTuple):
 class Finder(Protocol):
     """Looks entities up in a knowledge base."""
 
+    @property
+    def concepts(self) -> Collection[str]:
+        """Those that have a vector."""
+
     def find(self, words: tuple[str, ...]) -> Sequence[Belief]:
         """Beliefs about an entity given as uncased tokens, each once."""
 
@@ -24,7 +28,8 @@ def retrieve(question: TokenizedQuestion, finder: Finder) -> dict[str, Any]:
     """One item of a file of retrieved entities.
 
     An entity that ends another's name takes the longer one's categories, if it has any: "Trump" those of "Donald
-    Trump", wherever in the question or passage that stands.
+    Trump", wherever in the question or passage that stands. Only then are those without a vector dropped, which may
+    leave nothing.
 
     Args:
         question: in uncased tokens.
@@ -38,11 +43,11 @@ def retrieve(question: TokenizedQuestion, finder: Finder) -> dict[str, Any]:
             words = tuple(tokens[first:last + 1])
             if " ".join(words) not in own:
                 own[" ".join(words)] = finder.find(words)
-    final = {}
+    final: dict[str, Sequence[Belief]] = {}
     for name, beliefs in own.items():
         longer = [belief for other, others in own.items() if other != name and other.endswith(name)
                   for belief in others]
-        final[name] = list(dict.fromkeys(longer)) or beliefs
+        final[name] = [belief for belief in dict.fromkeys(longer or beliefs) if belief.category in finder.concepts]
     return {"id": question.id, **{key: [_item(tokens, span, final) for span in entities]
                                   for key, (tokens, entities) in sides.items()}}
 

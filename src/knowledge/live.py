@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 from src.config import NELL, WORDNET, DataFolder, KnowledgeBase
 from src.knowledge.concepts import concept_ids
@@ -40,6 +40,8 @@ class LiveWordLookup:
 
 class NoKnowledge:
     """Finds nothing: stands for a knowledge base whose files are not there."""
+
+    concepts: Collection[str] = ()
 
     def find(self, words: tuple[str, ...]) -> Sequence[Any]:
         """No belief about any entity."""

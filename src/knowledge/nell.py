@@ -33,11 +33,13 @@ SORTED_LINES = 200_000          # lines sorted in memory at a time
 def entity_key(entity: str) -> str:
     """What an entity of the export is looked up by: its last part, without the filling that NELL's names have.
 
-    >>> entity_key("concept:personus:barack__obama_"), entity_key("concept:date:n1985")
-    ('barack_obama', '1985')
+    NELL writes an "n" before a number; it goes only where nothing but digits follows it in the first ``_`` piece.
+
+    >>> entity_key("concept:personus:barack__obama_"), entity_key("concept:date:n1985_05"), entity_key("x:y:n49ers")
+    ('barack_obama', '1985_05', 'n49ers')
     """
     name = entity.rpartition(":")[2]
-    if re.match("n[0-9]", name):       # names that begin with a digit get an "n"
+    if re.fullmatch("n[0-9]*", name.partition("_")[0]):
         name = name[1:]
     return "_".join(part for part in name.split("_") if part)
 
@@ -205,17 +207,19 @@ class NellFinder:
 
     Args:
         beliefs: a file made by :func:`build_belief_file`.
-        categories: those that have a vector; others are left away.
+        categories: those that have a vector.
         wordnet: gives the base forms of one-word entities.
     """
 
     def __init__(self, beliefs: BeliefFile, categories: Collection[str], wordnet: WordNet) -> None:
-        self._beliefs, self._categories, self._wordnet = beliefs, frozenset(categories), wordnet
+        self._beliefs, self.concepts, self._wordnet = beliefs, frozenset(categories), wordnet
 
     def find(self, words: tuple[str, ...]) -> list[Belief]:
-        """Beliefs about an entity given as uncased tokens; punctuation marks are no part of its name."""
+        """Beliefs about an entity given as uncased tokens.
+
+        Punctuation marks are no part of its name, but count when an entity of one word is also tried as its base form.
+        """
         keys = ["_".join(word for word in words if not (len(word) == 1 and word in string.punctuation))]
         if len(words) == 1:
             keys += self._wordnet.lemmas(words[0])
-        found = (belief for key in keys if key for belief in self._beliefs.find(key))
-        return list(dict.fromkeys(belief for belief in found if belief.category in self._categories))
+        return list(dict.fromkeys(belief for key in keys if key for belief in self._beliefs.find(key)))

@@ -35,7 +35,7 @@ class ConceptMap:
         entries = read_json(path)
         if not isinstance(entries, dict):
             raise InputError(f"{path}: no map; write {{\"word\": [\"concept\", ...], ...}}")
-        known = set(names)
+        self.concepts = known = frozenset(names)
         for key, concepts in entries.items():
             if not isinstance(concepts, list) or not all(isinstance(concept, str) for concept in concepts):
                 raise InputError(f"{path}: the entry {key[:60]!r} is no list of concept names")

@@ -48,8 +48,10 @@ def tokenize_passage(passage: Passage, split: Splitter) -> Iterator[TokenizedQue
         last = firsts[max(bisect_right(starts, mention.end), 1 if words else 0)] - 1
         if first <= last:
             document_entities.append((mention.text, *_narrow(tokens, first, last, split(mention.text))))
+    # "Japan" marked inside "Japanese" is looked for as "japanese", as in the authors' files.
+    passage_names = [tuple(tokens[first:last + 1]) for _, first, last in document_entities]
     for question in passage.questions:
-        names = [tuple(split(mention.text)) for mention in (*passage.entities, *question.entities)]
+        names = [*passage_names, *(tuple(split(mention.text)) for mention in question.entities)]
         query_tokens = query_words(question, split)
         yield TokenizedQuestion(question.id, query_tokens, find_names(query_tokens, names), tokens, document_entities)
 

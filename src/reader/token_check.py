@@ -1,15 +1,12 @@
 """Does a token file belong to the texts and to the vocabulary in use? Every word piece of it is compared."""
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Any, Mapping
 
 from src.reader.examples import Example
 from src.reader.tokenization import Analysis, BertTokenizer, split_words
 from utils.util import InputError
-
-UNASSIGNED = ("Cn", "Co", "Cs")     # Unicode categories
 
 
 class TokenChecker:
@@ -33,10 +30,8 @@ class TokenChecker:
         query = self._analyse(example.question)
         if _agrees(record, "document", self._document) and _agrees(record, "query", query):
             return
-        for side, text, analysis in (("document", example.passage, self._document),
-                                     ("query", example.question, query)):
-            early = self._analyse(_without_unassigned(text))
-            if not _agrees(record, side, analysis) and not _agrees(record, side, early):
+        for side, analysis in (("document", self._document), ("query", query)):
+            if not _agrees(record, side, analysis):
                 raise InputError(f"{self._path}: question {example.id}: {self._difference(record, side, analysis)}; "
                                  f"{self._mend}")
 
@@ -63,8 +58,3 @@ class TokenChecker:
 def _agrees(record: Mapping[str, Any], side: str, analysis: Analysis) -> bool:
     return bool(record.get(f"{side}_subtokens") == analysis.pieces
                 and record.get(f"{side}_sub_to_ori_index") == analysis.piece_to_token)
-
-
-def _without_unassigned(text: str) -> str:
-    """The text as early BERT code read it, which dropped characters of no script; the published files may be so."""
-    return "".join(character for character in text if unicodedata.category(character) not in UNASSIGNED)

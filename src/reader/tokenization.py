@@ -3,8 +3,8 @@
 Three levels, used by every reader:
 
 * *words*: the passage split on white space, what answers are cut from;
-* *tokens* (BERT's basic tokens): words without control characters, split at punctuation and CJK characters, and for
-  uncased models lower-cased and without accents;
+* *tokens* (BERT's basic tokens): words without control and unassigned characters, split at punctuation and CJK
+  characters, and for uncased models lower-cased and without accents;
 * *pieces*: tokens cut by the vocabulary, greedily from the left (HuggingFace ``tokenizers`` does this step).
 
 The first two levels are ours because the library's normaliser follows other Unicode tables and lower-cases a Greek
@@ -114,11 +114,14 @@ def is_punctuation(character: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _clean_character(character: str) -> str:
-    """White space becomes a space, control characters vanish, CJK characters stand alone."""
+    """White space becomes a space, CJK characters stand alone, all of Unicode's categories C* are dropped.
+
+    Google's later code keeps Co, Cn and Cs; the authors' archives were made without them, and count places accordingly.
+    """
     if character in " \t\n\r":
         return " "
     category = unicodedata.category(character)
-    if character in "\0\ufffd" or category in ("Cc", "Cf"):
+    if character == "\ufffd" or category.startswith("C"):
         return ""
     if category == "Zs":
         return " "
