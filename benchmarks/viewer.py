@@ -2,11 +2,11 @@
 
     python -m benchmarks.viewer --data_url DATA --load_checkpoint_path CKPT [--evaluation FOLDER] [--questions 500]
 
-The page is made by predict.py from converted dev features; without --evaluation the checkpoint is evaluated first.
-Headless Chromium (apt-get install chromium chromium-driver) opens it, each time in a new browser with a new profile,
-so that nothing is cached. Milliseconds from the start of the navigation: ``load_ms`` to the end of the load event, by
-when the list and the first case are drawn; ``paint_ms`` to the first paint; ``open_ms`` as seen from outside, until
-the browser has shown two more frames. ``case_ms`` is the slowest of all cases to be drawn and laid out.
+predict.py makes the page from converted dev features; without --evaluation the checkpoint is evaluated first. Headless
+Chromium (apt-get install chromium chromium-driver) opens it, each time in a new browser with a new profile, so that
+nothing is cached. Milliseconds from the start of the navigation: ``load_ms`` to the end of the load event, when the
+table is drawn; ``paint_ms`` to the first paint; ``open_ms`` as measured from outside, until the browser has shown two
+more frames. ``case_ms`` is the time in which the slowest of all cases is drawn and laid out.
 """
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def open_once(page: Path, profile: Path) -> dict[str, float]:
         window.open(page)
         load, paint = window.run_async(TIMES)
         opened = 1e3 * (time.perf_counter() - start)
-        listed = window.run("return document.querySelectorAll('#list li').length")
+        listed = window.run("return document.querySelectorAll('#cases tbody tr').length")
         slowest = window.run(SLOWEST_CASE)
     return {"questions": listed, "load_ms": load, "paint_ms": paint, "open_ms": opened, "case_ms": slowest}
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-KEYS = {"ArrowRight": "\ue014", "ArrowDown": "\ue015", "Home": "\ue011", "End": "\ue010", "Tab": "\ue004"}
+KEYS = {"ArrowRight": "\ue014", "ArrowDown": "\ue015", "Home": "\ue011", "End": "\ue010", "Tab": "\ue004",
+        "Enter": "\ue007"}
+NARROWEST = 500      # pixels: Chromium makes no narrower window, so phones are emulated
 
 
 def missing() -> str:
@@ -31,9 +33,11 @@ class Browser:
         self._address = address
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},{height}",
                      f"--user-data-dir={folder}"]
-        binary = shutil.which("chromium") or shutil.which("google-chrome")
+        options = {"args": arguments, "binary": shutil.which("chromium") or shutil.which("google-chrome")}
+        if width < NARROWEST:
+            options["mobileEmulation"] = {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 1.0}}
         answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
-            "goog:chromeOptions": {"args": arguments, "binary": binary}, "goog:loggingPrefs": {"browser": "ALL"}}}})
+            "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})
         self._session = f"/session/{answer['sessionId']}"
 
     def _call(self, method: str, path: str, values: Any = None) -> Any:
@@ -47,9 +51,14 @@ class Browser:
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from None
 
-    def open(self, path: Path) -> None:
+    def open(self, path: Path, fragment: str = "") -> None:
         """Load a file."""
-        self._call("POST", f"{self._session}/url", {"url": path.as_uri()})
+        self._call("POST", f"{self._session}/url", {"url": path.as_uri() + fragment})
+
+    def settle(self) -> None:
+        """Wait for the events that the page has queued, and two frames."""
+        self.run_async("const done = arguments[0];"
+                       "setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of a function body of JavaScript."""
@@ -69,7 +78,7 @@ class Browser:
         self._call("POST", f"{self._session}/actions", {"actions": [{"type": "key", "id": "k", "actions": actions}]})
 
     def log(self) -> list[str]:
-        """What the page wrote to the console: errors, refused requests."""
+        """What the page wrote to the console: errors and blocked requests."""
         return [entry["message"] for entry in self._call("POST", f"{self._session}/se/log", {"type": "browser"})]
 
     def close(self) -> None:

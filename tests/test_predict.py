@@ -35,6 +35,7 @@ from src.knowledge.texts import read_passages  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.reader.tokenization import basic_tokens  # noqa: E402
+from src.viewer.names import describe  # noqa: E402
 from src.weights.checkpoint import save_config  # noqa: E402
 from tests.small_checkpoint import make_checkpoint  # noqa: E402
 from utils.args import prediction_parser  # noqa: E402
@@ -177,8 +178,9 @@ def test_the_page_holds_the_networks_attention(folder, page):
                                    else example.document_offset + position - count - window.doc_start]
                          for window in example.windows
                          if position < count or 0 <= position - count - window.doc_start < window.length]
-                shown = [data["names"][base][concept] for concept in data["lists"][number]]
-                assert all(shown == [names[base][concept - 1] for concept in used] for used, _ in found)
+                shown = [data["names"][base][concept][:2] for concept in data["lists"][number]]
+                assert all(shown == [list(describe(names[base][concept - 1])[:2]) for concept in used]
+                           for used, _ in found)
                 assert min(np.abs(weights - np.array(parts) / data["unit"]).max() for _, weights in found) < 1e-6
                 compared += len(parts)
     assert compared > 500
@@ -186,6 +188,7 @@ def test_the_page_holds_the_networks_attention(folder, page):
 
 def test_the_page_of_an_evaluation_lists_every_question(evaluated, page):
     data = page[1]
+    assert ["mason", "noun, sense 1", "someone who builds with stone"] in data["names"][0]
     predictions, result = read_json(evaluated / "predictions.json"), read_json(evaluated / "eval_result.json")
     assert {case["id"]: case["answer"] for case in data["cases"]} == predictions
     assert 100 * np.mean([case["right"] for case in data["cases"]]) == pytest.approx(result["exact_match"])

@@ -468,6 +468,7 @@ def test_the_toy_wordnet(tmp_path):
     assert wordnet.lemmas("feet") == ["foot"] and wordnet.lemmas("banks") == ["bank"]
     assert wordnet.locate("__bank_NN_2") == wordnet.locate("__depository_NN_1")
     assert wordnet.locate("__bank_NN_3") is None is wordnet.locate("bank")
+    assert wordnet.gloss("__river_NN_1") == "a gloss" and wordnet.gloss("__bank_NN_3") == "" == wordnet.gloss("bank")
     assert ("__river_NN_1", "_hypernym", "__thing_NN_1") in set(wordnet.triples())
     assert ("__run_VB_1", "_hypernym", "__lie_VB_1") in set(wordnet.triples())
     with zipfile.ZipFile(tmp_path / "wordnet.zip", "w") as archive:

@@ -1,6 +1,7 @@
-"""The viewer's page: its data, and what a browser makes of it."""
+"""The viewer's page: its data, and what a browser shows of it."""
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -14,8 +15,9 @@ from src.config import KNOWLEDGE_BASES, NELL, WORDNET
 from src.reader.decoding import Decoded, DecodingOptions, NBestEntry
 from src.reader.examples import EvaluationExample, Window
 from src.reader.tokenization import BertTokenizer, split_words
-from src.viewer.cases import Case, Reading, WindowResult, make_case
-from src.viewer.page import UNIT, embed, page_data, whole_parts, write_page
+from src.viewer.cases import Alternative, Case, Reading, WindowResult, make_case
+from src.viewer.names import describe
+from src.viewer.page import UNIT, embed, page_data, render_page, whole_parts, write_page
 from tests import browser, small_data
 
 NASTY = ['<script>alert("x")</script>', "</script><!--", "quote\"s", "it's", "&amp;", "\U0001f600", "שלום", "مرحبا",
@@ -53,6 +55,15 @@ def test_parts_sum_to_one_and_keep_every_share(scores):
     parts = whole_parts(shares)
     assert sum(parts) == UNIT and min(parts) >= 0
     assert np.abs(np.array(parts) / UNIT - shares).max() < 3e-7
+
+
+@pytest.mark.parametrize("name, label, detail", [
+    ("__trout_NN_1", "trout", "noun, sense 1"), ("__alarm_clock_NN_2", "alarm clock", "noun, sense 2"),
+    ("__give_up_VB_10", "give up", "verb, sense 10"), ("concept:visualartist", "visual artist", ""),
+    ("concept:politicianus", "politician from the US", ""), ("concept:city", "city", ""), ("organ", "organ", ""),
+    ("heart_valve", "heart valve", ""), ("_", "_", "")])
+def test_names_are_readable(name, label, detail):
+    assert describe(name, "a gloss") == (label, detail, "a gloss")
 
 
 @given(st.text())
@@ -123,9 +134,8 @@ def test_a_page_of_500_questions_stays_small(tmp_path):
     assert len(page_data(cases, KNOWLEDGE_BASES, NAMES, "t")["passages"]) == 100
 
 
-def test_the_page_asks_for_nothing_outside_itself(tmp_path):
-    write_page(tmp_path / "page.html", [make(0, NASTY)], KNOWLEDGE_BASES, NAMES)
-    text = (tmp_path / "page.html").read_text("utf-8")
+def test_the_page_asks_for_nothing_outside_itself():
+    text = render_page([make(0, NASTY)], KNOWLEDGE_BASES, NAMES)
     assert "http:" not in text and "https:" not in text
     assert not re.search(r"(?:src|href)=(?![\"']?data:)|@import|fetch\(|XMLHttpRequest|innerHTML|document\.write", text)
     assert "default-src 'none'" in text
@@ -134,6 +144,7 @@ def test_the_page_asks_for_nothing_outside_itself(tmp_path):
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 needs_browser = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
+GLOSSES = {"__river_NN_1": "a large natural stream of water (larger than a creek); used of other things as well"}
 
 
 @pytest.fixture(scope="module")
@@ -142,14 +153,42 @@ def window(tmp_path_factory):
         yield opened
 
 
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory):
+    with browser.open_browser(tmp_path_factory.mktemp("profile"), 390, 844) as opened:
+        yield opened
+
+
 def show(window, path: Path, cases: list[Case]) -> None:
-    write_page(path, cases, KNOWLEDGE_BASES, NAMES)
+    write_page(path, cases, KNOWLEDGE_BASES, NAMES, gloss=lambda name: GLOSSES.get(name, ""))
     window.open(path)
 
 
-WORDS = "return [...document.querySelectorAll('[aria-label=Passage] .word')].map(node => node.textContent)"
-CHOSEN = ("return [...document.querySelectorAll('[aria-label=Passage] .word')]"
+def read_case(shares: dict[tuple[int, int], tuple[float, tuple[int, ...]]], **changes) -> Case:
+    """A case over "Henrik Dale caught trout near Tarn." with given readings.
+
+    Args:
+        shares: (knowledge base, passage word) -> what was read (1 - sentinel) and the concepts, the first of which got
+            most of it.
+        changes: other fields.
+    """
+    case = make(1, ["Henrik", "Dale", "caught", "trout", "near", "Tarn."])
+    readings: tuple[list[Reading], list[Reading]] = ([], [])
+    for (base, word), (share, concepts) in sorted(shares.items()):
+        parts = np.array([1.5, *[1.0] * (len(concepts) - 1)])
+        weights = np.array([1 - share, *share * parts / parts.sum()], np.float32)
+        readings[base].append(Reading(case.query_length + word, concepts, weights))
+    return dataclasses.replace(case, readings=tuple(map(tuple, readings)), **changes)
+
+
+WORDS = "return [...document.querySelectorAll('#passage .word')].map(node => node.textContent)"
+CHOSEN = ("return [...document.querySelectorAll('#passage .word')]"
           ".findIndex(node => node.getAttribute('aria-pressed') === 'true')")
+SENTENCE = "return document.getElementById('sentence').textContent"
+LISTED = ("return [...document.querySelectorAll('#cases tbody tr')]"
+          ".map(row => row.querySelector('a').textContent.slice(0, 5))")
+LINES = """return [...document.querySelectorAll('#passage .word')].map(node =>
+    (getComputedStyle(node).backgroundImage.match(/gradient/g) || []).length)"""
 
 
 @needs_browser
@@ -160,84 +199,167 @@ def test_texts_are_shown_as_text(window, tmp_path):
     assert window.run("return document.getElementById('answer').textContent") == " ".join(NASTY[:2])
     assert window.run("return document.body.textContent.includes('Gold: gold <b>')")
     best = window.run("return [...document.querySelectorAll('.best li')].map(item => [item.textContent, "
-                      "item.querySelector('bdi').textContent])")      # apart from the figure, whichever way it runs
-    assert best == [[f"{' '.join(NASTY[:2])}  (75.0%)", " ".join(NASTY[:2])], ["no answer  (25.0%)", "no answer"]]
+                      "item.querySelector('bdi').textContent])")      # the figure stands apart in both directions
+    assert best == [[f"{' '.join(NASTY[:2])} (75%)", " ".join(NASTY[:2])], ["no answer (25%)", "no answer"]]
     assert window.run("return document.scripts.length") == 2 and window.log() == []
 
 
 @needs_browser
-def test_what_the_page_shows_are_the_cases_numbers(window, tmp_path):
+def test_the_page_shows_the_numbers_of_the_case(window, tmp_path):
     case = make(4, small_data.CONTEXT.split(), answer=(2, 3))
     show(window, tmp_path / "one.html", [case])
     assert window.run("return document.getElementById('browse').hidden")
     marked = "return [...document.querySelectorAll('.word.answer')].map(node => node.textContent)"
     assert window.run(marked) == small_data.CONTEXT.split()[2:4]
     for position in range(len(case.pieces)):
-        group = "Question" if position < case.query_length else "Passage"
-        tables = window.run(f"document.querySelectorAll('[aria-label={group}] .word')[arguments[0]].click();"
-                            "return [...document.querySelectorAll('#knowledge table')].map(table => "
-                            "[...table.rows].map(row => [row.cells[0].textContent, row.cells[1].textContent]))",
-                            position - (0 if group == "Question" else case.query_length))
+        group = "question" if position < case.query_length else "passage"
+        tables, pieces = window.run(
+            f"document.querySelectorAll('#{group} .word')[arguments[0]].click();"
+            "const rows = (table) => [...table.rows].map(row => [row.cells[0].firstChild.textContent, "
+            "...[...row.querySelectorAll('data')].map(data => data.value)]);"
+            "const all = [...document.querySelectorAll('#knowledge table')];"
+            "const pieces = all.filter(one => one.closest('.pieces'));"
+            "return [all.filter(one => !pieces.includes(one)).map(rows), pieces.map(rows)]",
+            position - (0 if group == "question" else case.query_length))
         found = [(base.name, reading) for base, readings in zip(KNOWLEDGE_BASES, case.readings, strict=True)
                  for reading in readings if reading.position == position]
         assert len(tables) == len(found)
         for rows, (name, reading) in zip(tables, found, strict=True):
-            assert rows[-1][0] == "sentinel"
+            assert rows[-1][0] == "none of these"
             assert abs(float(rows[-1][1]) - reading.weights[0]) < 1e-6
             assert sum(round(float(value) * UNIT) for _, value in rows) == UNIT
-            expected = sorted(zip((NAMES[name][concept - 1] for concept in reading.concepts),
+            expected = sorted(zip((describe(NAMES[name][concept - 1]).label for concept in reading.concepts),
                                   reading.weights[1:].tolist(), strict=True))
             for (shown, value), (concept, weight) in zip(
                     sorted((shown, float(value)) for shown, value in rows[:-1]), expected, strict=True):
                 assert shown == concept and abs(value - weight) < 1e-6
-        if group == "Passage":
-            text = window.run("return document.querySelector('#knowledge p').textContent")
-            numbers = [float(number) for number in re.findall(r"[01]\.\d+", text)]
+        if group == "passage":
             piece = position - case.query_length
-            assert numbers == pytest.approx([case.start[piece], case.end[piece]], abs=1e-6)
+            assert [float(value) for value in pieces[0][1][-2:]] == pytest.approx([case.start[piece], case.end[piece]],
+                                                                                 abs=1e-6)
+
+
+@needs_browser
+def test_one_sentence_says_what_was_looked_up(window, tmp_path):
+    artist, river, bank = (1,), (1,), (2,)
+    show(window, tmp_path / "said.html", [read_case({
+        (1, 0): (0.6, artist), (1, 1): (0.52, artist), (0, 3): (0.42, (1, 2)), (0, 2): (0.30, bank),
+        (1, 5): (0.2, (2,)), (0, 0): (0.05, river)})])
+    assert window.run(SENTENCE) == ("Henrik Dale (NELL: city, 56%), trout (WordNet: river, a large natural stream of "
+                                    "water, 42%) and caught (WordNet: bank, 30%) were looked up most.")
+    window.run("document.querySelectorAll('#sentence .phrase')[1].click()")
+    assert window.run(CHOSEN) == 3
+    assert window.run("return document.querySelector('#knowledge').innerText").count("larger than a creek") == 1
+    show(window, tmp_path / "little.html", [read_case({(0, 3): (0.004, river)})])
+    assert window.run(SENTENCE) == ("Hardly anything was looked up: no word gave a knowledge base more than 0.40% of "
+                                    "its attention.")
+    show(window, tmp_path / "nothing.html", [read_case({})])
+    assert window.run(SENTENCE) == "No word here has a concept in WordNet and NELL."
+    show(window, tmp_path / "single.html", [read_case({(0, 3): (0.5, river)})])
+    assert window.run(SENTENCE).endswith("50%) was looked up most.")
+
+
+@needs_browser
+def test_underlines_are_as_strong_as_the_reading_and_can_be_switched_off(window, tmp_path):
+    show(window, tmp_path / "lines.html", [read_case({(0, 3): (0.9, (1,)), (0, 2): (0.1, (2,)), (1, 0): (0.5, (1,))},
+                                                     start=np.eye(6)[5], end=np.eye(6)[5])])
+    assert window.run(LINES) == [1, 0, 1, 1, 0, 1]      # three underlined, the last word is shaded as the answer
+    look = """return [...document.querySelectorAll('#passage .word')].map(node => {
+        const style = getComputedStyle(node), shown = style.backgroundImage.match(/rgba?\\(([^)]*)\\)/);
+        return shown && [...shown[1].split(',').map(Number), parseFloat(style.backgroundSize.split(' ')[1])]})"""
+    henrik, _, caught, trout, _, _ = window.run(look)
+    assert trout[:3] == caught[:3] != henrik[:3]        # one colour for each knowledge base
+    assert trout[3] > henrik[3] > caught[3] and trout[4] > henrik[4] > caught[4]      # opacity and thickness
+    window.run("document.querySelector('#switches input').click()")
+    henrik, _, caught, trout, _, _ = window.run(look)
+    assert trout[3] == caught[3] == 0 < henrik[3]
+    assert window.run("return [...document.querySelectorAll('#switches label')].map(label => label.textContent)") == [
+        "WordNet knows 2 of 9 words, 11% read on average", "NELL knows 1 of 9 words, 5.6% read on average"]
+
+
+@needs_browser
+def test_answers_with_a_memory_off_stand_beside_the_answer(window, tmp_path):
+    show(window, tmp_path / "off.html", [read_case({}, compared=(Alternative("without NELL", "trout", 0.314),
+                                                                 Alternative("without both", "", 0.02)))])
+    assert window.run("return [...document.querySelectorAll('.compare tr')].map(row => row.textContent)") == [
+        "without NELLtrout (31%)", "without bothno answer (2.0%)"]
 
 
 @needs_browser
 def test_the_keyboard_is_enough(window, tmp_path):
     show(window, tmp_path / "keys.html", [make(number, small_data.CONTEXT.split()) for number in range(3)])
-    window.run("document.querySelector('[aria-label=Passage] .word[tabindex=\"0\"]').focus()")
+    window.run("document.querySelectorAll('#cases a')[1].focus()")
+    window.press("Enter")
+    assert window.run("return location.hash") == "#q1"
+    assert window.run("return document.activeElement.id") == "asked"
+    window.run("document.querySelector('#passage .word[tabindex=\"0\"]').focus()")
     window.press("Home")
     assert window.run(CHOSEN) == 0
     window.press("ArrowRight", "ArrowRight")
     assert window.run(CHOSEN) == 2
-    assert window.run("return document.querySelector('#knowledge h2').textContent") == small_data.CONTEXT.split()[2]
+    assert window.run("return document.querySelector('#knowledge h3').textContent") == small_data.CONTEXT.split()[2]
     window.press("End")
     assert window.run(CHOSEN) == len(small_data.CONTEXT.split()) - 1
-    window.run("document.querySelector('#list button').focus()")
-    window.press("ArrowDown", " ")
-    assert window.run("return document.querySelector('[aria-current=true]').textContent").startswith("What1 is it?")
-    assert window.run("return location.hash") == "#q1"
+    window.run("document.querySelector('#walk a').focus()")
+    window.press("Enter")
+    assert not window.run("return document.getElementById('browse').hidden")
+    assert window.run("return document.activeElement.textContent").startswith("What1 is it?")
 
 
 @needs_browser
-def test_questions_are_filtered_and_opened(window, tmp_path):
-    cases = [make(number, small_data.CONTEXT.split(), right=number % 2 == 0, answer=None if number == 3 else (1, 1))
-             for number in range(5)]
+def test_the_table_is_filtered_sorted_and_opened(window, tmp_path):
+    cases = [dataclasses.replace(read_case({(0, 3): (share, (1,)), (1, 0): (1 - share, (1,))}), id=f"q{number}",
+                                 question_words=(f"What{number}", "is", "it?"),
+                                 prediction="" if number == 3 else "trout", score=(float(number % 2 == 0), 0.6))
+             for number, share in enumerate((0.3, 0.9, 0.1, 0.5, 0.7))]
     show(window, tmp_path / "list.html", cases)
-    listed = ("return [...document.querySelectorAll('#list li')].filter(item => !item.hidden)"
-              ".map(item => item.textContent.slice(0, 5))")
     assert window.run("return document.getElementById('figures').textContent") == \
-        "5 questions: 3 exactly right (60.0%), F1 80.0"
-    choose = "document.querySelector(`[value=${arguments[0]}]`).click();" + listed
+        "5 questions, exact match 60.00, F1 60.00"
+    choose = "document.querySelector(`[value=${arguments[0]}]`).click();" + LISTED
     assert window.run(choose, "wrong") == ["What1", "What3"]
     assert window.run(choose, "right") == ["What0", "What2", "What4"]
     assert len(window.run(choose, "all")) == 5
+    sort = "[...document.querySelectorAll('thead button')].find(one => one.textContent === arguments[0]).click();"
+    assert window.run(sort + LISTED, "WordNet used") == ["What1", "What4", "What3", "What0", "What2"]
+    assert window.run("return document.querySelector('[aria-sort]').ariaSort") == "descending"
+    assert window.run(sort + LISTED, "WordNet used") == ["What2", "What0", "What3", "What4", "What1"]
+    assert window.run(sort + LISTED, "NELL used") == ["What2", "What0", "What3", "What4", "What1"]
+    assert window.run(sort + LISTED, "Question") == ["What0", "What1", "What2", "What3", "What4"]
     search = "const box = document.getElementById('search'); box.value = arguments[0];" \
-             "box.dispatchEvent(new Event('input'));" + listed
+             "box.dispatchEvent(new Event('input'));" + LISTED
     assert window.run(search, "NO ANSWER") == ["What3"]
-    window.run("document.querySelectorAll('#list button')[3].click()")
+    row = window.run("return [...document.querySelectorAll('#cases tbody tr > *')].map(cell => cell.innerText)")
+    assert row == ["What3 is it?", "no answer", "gold <b>", "60", "trout (WordNet: river) and Henrik (NELL: city)",
+                   "5.6%", "5.6%"]
+    window.run("document.querySelector('#cases a').click()")
+    window.settle()
     assert window.run("return document.getElementById('answer').textContent") == "no answer"
-    assert window.run("return document.querySelectorAll('.word.answer').length") == 0
-    assert window.log() == []
+    assert window.run("return document.getElementById('browse').hidden") and window.log() == []
 
 
 @needs_browser
-def test_nothing_is_wider_than_a_phone(tmp_path):
-    with browser.open_browser(tmp_path / "profile", 360, 740) as phone:
-        show(phone, tmp_path / "phone.html", [make(number, [*NASTY, "x" * 300]) for number in range(2)])
-        assert phone.run("return document.documentElement.scrollWidth <= window.innerWidth")
+def test_a_link_opens_a_case(window, tmp_path):
+    write_page(tmp_path / "linked.html", [make(number, ["one", "two"]) for number in range(3)], KNOWLEDGE_BASES, NAMES)
+    window.open(tmp_path / "linked.html", "#q2")
+    assert window.run("return document.getElementById('question').textContent.trim()") == "What2 is it?"
+    assert window.run("return [...document.querySelectorAll('#walk a')].map(link => link.getAttribute('href'))") == [
+        "#", "#q1"]
+
+
+@needs_browser
+def test_on_a_phone_the_panel_covers_no_word_and_nothing_is_too_wide(phone, tmp_path):
+    show(phone, tmp_path / "phone.html", [make(number, [*NASTY, "x" * 300, *NASTY]) for number in range(2)])
+    assert phone.run("return innerWidth") == 390
+    assert phone.run("return document.documentElement.scrollWidth <= innerWidth")
+    phone.run("document.querySelector('#cases a').click()")
+    phone.settle()
+    assert phone.run("return document.getElementById('knowledge')") is None      # until a word is chosen
+    covered = """document.querySelectorAll('#passage .word')[arguments[0]].click();
+        const panel = document.getElementById('knowledge').getBoundingClientRect();
+        return [...document.querySelectorAll('.word')].filter(word => [...word.getClientRects()].some(box =>
+            box.bottom > panel.top + 1 && box.top < panel.bottom - 1)).length"""
+    for number in range(0, 2 * len(NASTY) + 1, 3):
+        assert phone.run(covered, number) == 0, number
+        assert phone.run("return document.documentElement.scrollWidth <= innerWidth")
+    phone.run("document.querySelector('#knowledge .close').click()")
+    assert phone.run("return document.getElementById('knowledge')") is None

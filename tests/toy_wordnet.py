@@ -32,7 +32,8 @@ def make_wordnet(folder: Path, version: str = "3.0", collide: bool = False) -> P
                     f"001 {symbol} {(written or [0] * len(synsets))[hypernym]:08d} {LETTERS[part]} 0000")
                 words = " ".join(f"{lemma.title()}{'(a)' if part == 'adj' else ''} 0" for lemma in lemmas)
                 kind = "s" if (part, number) == ("adj", 1) else LETTERS[part]
-                lines.append(f"{offset:08d} 03 {kind} {len(lemmas):02x} {words} {pointers} | a gloss  \n")
+                gloss = 'a gloss; "an example"  '
+                lines.append(f"{offset:08d} 03 {kind} {len(lemmas):02x} {words} {pointers} | {gloss}\n")
                 places.append(offset)
                 offset += len(lines[-1])
         (folder / f"data.{part}").write_text(header + "".join(lines), encoding="latin-1")

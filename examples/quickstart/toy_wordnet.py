@@ -2,8 +2,8 @@
 
 Example: python -m examples.quickstart.toy_wordnet examples/quickstart/toy_wordnet.json DATA/nltk/corpora/wordnet
 
-The source lists synsets by part of speech: the words of each, the first of which names it, in the order of a word's
-senses; and irregular forms with their base forms.
+The source lists synsets by part of speech, in the order of a word's senses: the words of each, the first of which names
+it, and what they mean; and irregular forms with their base forms.
 """
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def database_files(part: str, synsets: Sequence[str]) -> tuple[str, str]:
 
     Args:
         part: noun, verb, adj or adv.
-        synsets: the words of each synset, separated by blanks.
+        synsets: of each synset the words, separated by blanks, and behind " | " what they mean.
     """
     data, senses = HEADER, dict[str, list[int]]()
-    for words in (synset.split() for synset in synsets):
+    for synset in synsets:
+        lemmas, _, gloss = synset.partition(" | ")
+        words = lemmas.split()
         for word in words:
             senses.setdefault(word, []).append(len(data))      # ASCII: characters are bytes
         listed = "".join(f" {word} 0" for word in words)
-        data += f"{len(data):08d} 00 {LETTERS[part]} {len(words):02x}{listed} 000 | toy\n"
+        data += f"{len(data):08d} 00 {LETTERS[part]} {len(words):02x}{listed} 000 | {gloss}\n"
     index = HEADER + "".join(
         f"{word} {LETTERS[part]} {len(places)} 0 {len(places)} 0{''.join(f' {place:08d}' for place in places)}\n"
         for word, places in sorted(senses.items()))

@@ -1,20 +1,22 @@
-"""A page over a whole evaluation: its questions, answers and figures, and what the network read for each."""
+"""A page about a whole evaluation: its questions, answers and scores, and what the network read for each."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from itertools import islice
 
-from src.config import KNOWLEDGE_BASES, TASKS, DataFolder, load_knowledge_bases
+from src.config import KNOWLEDGE_BASES, TASKS, WORDNET, DataFolder, KnowledgeBase, load_knowledge_bases
 from src.inference.evaluate import decoding_options
 from src.inference.predict import fill_settings, make_tokenizer, open_network
 from src.inference.windows import gather_logits
 from src.knowledge.concepts import read_concept_names
+from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.reader.decoding import PREDICTIONS
 from src.reader.examples import EvaluationExample, read_side_table
 from src.reader.metrics import read_predictions
 from src.reader.storage import open_converted
 from src.viewer.cases import make_case
-from src.viewer.page import write_page
+from src.viewer.page import Gloss, write_page
 from utils.util import LOGGER, InputError
 
 
@@ -54,11 +56,23 @@ def write_evaluation_page(args: argparse.Namespace) -> None:
     given = {"wn": args.wn_concept_embedding_path, "nell": args.nell_concept_embedding_path}
     names = {base.name: read_concept_names(given.get(base.name) or DataFolder(args.data_url).vectors(base))
              for base in bases}
-    write_page(args.html, cases, bases, names, title=f"KT-NET on {TASKS[args.dataset].folder}: {args.evaluation.name}")
+    write_page(args.html, cases, bases, names, title=f"KT-NET on {TASKS[args.dataset].folder}: {args.evaluation.name}",
+               gloss=open_glosses(args, bases))
     LOGGER.info("%s: %d questions, %.1f MB; open it in a browser", args.html, len(cases),
                 args.html.stat().st_size / 1e6)
     if args.save_logits:
         gather_logits(results).save(args.save_logits)
+
+
+def open_glosses(args: argparse.Namespace, bases: Sequence[KnowledgeBase]) -> Gloss | None:
+    """WordNet's glosses if the network reads WordNet and its files are there; a page can do without them."""
+    if WORDNET.name not in [base.name for base in bases]:
+        return None
+    try:
+        return WordNet(args.wordnet_path or find_wordnet(args.data_url)).gloss
+    except InputError as error:
+        LOGGER.warning("the page explains no synsets: %s", error)
+        return None
 
 
 def check_answered(examples: list[EvaluationExample], predictions: dict[str, str], args: argparse.Namespace) -> None:

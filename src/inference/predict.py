@@ -249,7 +249,8 @@ def run_prediction(args: argparse.Namespace) -> None:
     if not predictions:
         raise InputError("--question: no question was given, nor one a line on standard input")
     if args.html:
-        write_page(args.html, cases, predictor.knowledge.bases, predictor.knowledge.names)
+        write_page(args.html, cases, predictor.knowledge.bases, predictor.knowledge.names,
+                   gloss=predictor.knowledge.gloss)
         LOGGER.info("%s: open it in a browser", args.html)
     if args.save_logits:
         gather_logits({window.unique_id: result for prediction in predictions

@@ -101,6 +101,10 @@ class LiveKnowledge:
             return NoKnowledge()
         return NellFinder(BeliefFile(beliefs), names, self._open_wordnet())
 
+    def gloss(self, name: str) -> str:
+        """What a concept means, if it is a synset and WordNet is open anyway; else ""."""
+        return self._wordnet.gloss(name) if self._wordnet else ""
+
     def tag(self, text: str) -> tuple[Mention, ...]:
         """The named entities of a text."""
         return tuple(next(iter(self._tagger.tag([text])))) if self._tagger else ()

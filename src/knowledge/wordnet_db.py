@@ -159,6 +159,16 @@ class WordNet:
             return None
         return _OF_TAG[match[2]], offsets[int(match[3]) - 1]
 
+    def gloss(self, name: str) -> str:
+        """What a synset means, without WordNet's examples; "" for a name that is no synset."""
+        place = self.locate(name)
+        if place is None:
+            return ""
+        part, offset = place
+        data = self._data[part]
+        line = data[offset:data.index(b"\n", offset)].decode("latin-1")
+        return line.partition(" | ")[2].partition('; "')[0].strip()
+
     def triples(self) -> Iterator[tuple[str, str, str]]:
         """All relations between synsets as (head, relation, tail), with the 18 relations of WN18."""
         for part in PARTS_OF_SPEECH:

@@ -1,6 +1,6 @@
-"""One question with everything the viewer shows of it, gathered from the windows that the network saw.
+"""One question with everything the viewer shows of it, gathered from the windows that the network read.
 
-A *position* counts the word pieces of a case: first those of the question, then all of the passage.
+A *position* counts the word pieces of a case: those of the question first, then all of the passage.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from src.reader.tokenization import BertTokenizer, split_words
 
 
 class WindowResult(NamedTuple):
-    """What the network gave for one feature of L word pieces (the logits may be longer, by padding)."""
+    """The network's output for one feature of L word pieces (the logits may be longer because of padding)."""
 
     start_logits: np.ndarray                 # float32 [L]
     end_logits: np.ndarray                   # float32 [L]
@@ -31,7 +31,16 @@ class Reading:
 
     position: int
     concepts: tuple[int, ...]                # ids
-    weights: np.ndarray                      # float32 [1 + number of concepts], the sentinel's first; sum 1
+    weights: np.ndarray                      # float32 [1 + number of concepts], the sentinel's first; they sum to 1
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What the same network answers with a memory switched off."""
+
+    label: str               # "without WordNet"
+    prediction: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Case:
     span: tuple[int, int] | None             # first and last passage piece of the answer
     gold: tuple[str, ...] | None             # None: not known
     score: tuple[float, float] | None        # exact match, F1
+    compared: tuple[Alternative, ...] = ()
 
 
 def answer(example: EvaluationExample, results: Sequence[WindowResult], options: DecodingOptions) -> Decoded:
@@ -65,16 +75,16 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
               options: DecodingOptions, prediction: str | None = None, has_gold: bool = False) -> Case:
     """Gather a case.
 
-    Every passage piece is shown as the window saw it that gives it the most context; the question as the window saw it
-    that the answer comes from, else the first. Start and end probabilities are the softmax over the passage's pieces;
-    where the answer may end is said by the window that it comes from, as in decoding, as far as that reaches.
+    Every passage piece is taken from the window that gives it the most context, the question from the window that holds
+    the answer (without an answer, from the first). Start and end probabilities are the softmax over the passage's
+    pieces; as in decoding, the end logits come from the answer's own window as far as that reaches.
 
     Args:
         example: the question.
-        results: of its windows, with attention.
-        tokenizer: of the encoder.
+        results: one for each of its windows, with attention.
+        tokenizer: the encoder's.
         options: how spans are chosen.
-        prediction: the answer if it was given elsewhere, else it is decoded here.
+        prediction: the answer if it is known already, else it is decoded here.
         has_gold: whether ``example.answers`` are gold answers.
     """
     decoded = answer(example, results, options)
@@ -112,7 +122,7 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
 
 
 def _row(example: EvaluationExample, piece: int, window: int) -> tuple[int, int]:
-    """Where a passage piece stands: (window, row of its feature)."""
+    """Location of a passage piece: (window, row of its feature)."""
     return window, example.document_offset + piece - example.windows[window].doc_start
 
 
@@ -135,7 +145,7 @@ def softmax(values: Sequence[float]) -> np.ndarray:
 
 
 def _readings(base: int, rows: Sequence[tuple[int, int]], results: Sequence[WindowResult]) -> tuple[Reading, ...]:
-    """What the pieces at these (window, row) read from one knowledge base; only those that have concepts."""
+    """What the pieces at these (window, row) read from one knowledge base; pieces without concepts are left out."""
     found = []
     for position, (window, row) in enumerate(rows):
         ids = results[window].concept_ids[base][row]

@@ -1,8 +1,8 @@
-"""Cases to one self-contained HTML page: the data as JSON inside it, drawn by the script of the template."""
+"""Write cases as one self-contained HTML page: JSON data inside the template, drawn by the template's script."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ import numpy as np
 
 from src.config import KnowledgeBase
 from src.viewer.cases import Case
+from src.viewer.names import describe
 from utils.util import write_text
 
 TEMPLATE = Path(__file__).with_name("template.html")
-PLACE = "/*DATA*/"
-UNIT = 10_000_000      # probabilities travel as whole numbers of ten-millionths, which are exact and short
+PLACEHOLDER = "/*DATA*/"
+UNIT = 10_000_000      # probabilities are written as whole ten-millionths, which are exact and short
+TITLE = "KT-NET: which knowledge it used"
+Gloss = Callable[[str], str]      # name of a concept -> what it means, "" if that is not known
 
 
 class Interned:
@@ -29,17 +32,25 @@ class Interned:
 
 
 def write_page(path: Path | str, cases: Sequence[Case], bases: Sequence[KnowledgeBase],
-               names: Mapping[str, Sequence[str]], title: str = "KT-NET: what it read") -> None:
-    """Write the page, whole or not at all.
+               names: Mapping[str, Sequence[str]], title: str = TITLE, gloss: Gloss | None = None) -> None:
+    """Write the page atomically.
 
     Args:
         path: the file.
-        cases: one or many; gold answers where they are known.
+        cases: one or many, with gold answers where they are known.
         bases: the knowledge bases in the order of the cases' readings.
-        names: for each knowledge base the concepts' names; that with id i stands at i - 1.
+        names: for each knowledge base the names of its concepts; concept i is at index i - 1.
         title: of the page.
+        gloss: explains concepts.
     """
-    write_text(path, TEMPLATE.read_text(encoding="utf-8").replace(PLACE, embed(page_data(cases, bases, names, title))))
+    write_text(path, render_page(cases, bases, names, title, gloss))
+
+
+def render_page(cases: Sequence[Case], bases: Sequence[KnowledgeBase], names: Mapping[str, Sequence[str]],
+                title: str = TITLE, gloss: Gloss | None = None) -> str:
+    """The HTML that :func:`write_page` writes."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    return template.replace(PLACEHOLDER, embed(page_data(cases, bases, names, title, gloss)))
 
 
 def embed(values: Any) -> str:
@@ -49,13 +60,15 @@ def embed(values: Any) -> str:
 
 
 def page_data(cases: Sequence[Case], bases: Sequence[KnowledgeBase], names: Mapping[str, Sequence[str]],
-              title: str) -> dict[str, Any]:
-    """What the template's script reads: see there for the fields."""
+              title: str, gloss: Gloss | None = None) -> dict[str, Any]:
+    """What the template's script reads; the fields are described there."""
     passages, concepts, lists = Interned(), [Interned() for _ in bases], Interned()
     written = [_case(case, passages, concepts, lists) for case in cases]
-    return {"title": title, "unit": UNIT, "bases": [base.label for base in bases],
-            "names": [[names[base.name][number - 1] for number in used.items]
-                      for base, used in zip(bases, concepts, strict=True)],
+    explain = gloss or (lambda name: "")
+    used_names = [[names[base.name][number - 1] for number in used.items]
+                  for base, used in zip(bases, concepts, strict=True)]
+    return {"title": title, "unit": UNIT, "bases": [{"label": base.label, "key": base.key} for base in bases],
+            "names": [[describe(name, explain(name)) for name in of_base] for of_base in used_names],
             "lists": [list(numbers) for numbers in lists.items],
             "passages": [{"words": words, "pieces": pieces, "owners": owners}
                          for words, pieces, owners in passages.items],
@@ -73,6 +86,7 @@ def _case(case: Case, passages: Interned, concepts: Sequence[Interned], lists: I
               "passage": passages.number((case.passage_words, case.pieces[count:], case.piece_to_word[count:])),
               "start": _sparse(case.start), "end": _sparse(case.end), "span": case.span, "answer": case.prediction,
               "nbest": [[entry.text, round(entry.probability, 7)] for entry in case.decoded.nbest],
+              "compared": [[other.label, other.prediction, round(other.probability, 7)] for other in case.compared],
               "memory": memory}
     if case.gold is not None and case.score is not None:
         values |= {"gold": list(dict.fromkeys(case.gold)), "right": case.score[0] == 1.0,
