@@ -12,9 +12,10 @@ Nothing here is hard-wired to one encoder or to the two official knowledge bases
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Sequence, TypeVar
 
 from utils.util import LOGGER, InputError, read_json
 
@@ -23,6 +24,41 @@ DOC_STRIDE = 128         # word pieces between the starts of two windows
 MAX_QUERY_LEN = 64       # word pieces of a question that are kept
 KB_PAD_MULTIPLE = 16     # rows and columns of a concept table are padded to a multiple of this (Ascend likes it)
 PADDING_CONCEPT = 0      # row 0 of every concept table: all zeros, "no concept"
+
+
+MAX_SIZE = 100_000_000   # of anything in a configuration file; more is a slip or an attack
+MAX_LAYERS = 1_000
+
+T = TypeVar("T")
+
+
+def read_fields(cls: type[T], values: Any, source: Path | str) -> T:
+    """An instance of a flat dataclass from the values of a JSON object; unknown keys are ignored.
+
+    Args:
+        cls: a dataclass whose fields are texts, numbers of at least 0 or whole numbers of at least 1.
+        values: what was read.
+        source: the file and the location in it, for errors.
+
+    Raises:
+        InputError: a field is missing or of another kind.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: must be an object with the fields {', '.join(item.name for item in fields)}")
+    missing = [item.name for item in fields if item.default is dataclasses.MISSING and item.name not in values]
+    if missing:
+        raise InputError(f"{source}: {', '.join(missing)} missing; is this the right file?")
+    for item in fields:
+        value = values.get(item.name, item.default)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if item.type == "str" and not isinstance(value, str):
+            raise InputError(f"{source}: {item.name} must be a text")
+        if item.type == "int" and not (number and isinstance(value, int) and 1 <= value <= MAX_SIZE):
+            raise InputError(f"{source}: {item.name} must be a positive whole number of at most {MAX_SIZE}")
+        if item.type == "float" and not (number and 0 <= value <= MAX_SIZE):
+            raise InputError(f"{source}: {item.name} must be a number of at least 0")
+    return cls(**{item.name: values[item.name] for item in fields if item.name in values})
 
 
 @dataclass(frozen=True)
@@ -54,24 +90,23 @@ class BertConfig:
         Raises:
             InputError: a size is missing, is not a positive whole number, or the heads do not divide the width.
         """
-        known = {item.name: item for item in dataclasses.fields(cls)}
-        values = read_json(path)
-        if not isinstance(values, dict):
-            raise InputError(f"{path}: not a BERT configuration (an object with hidden_size, vocab_size, ...)")
-        missing = [name for name, item in known.items()
-                   if item.default is dataclasses.MISSING and name not in values]
-        if missing:
-            raise InputError(f"{path}: {', '.join(missing)} missing; give the bert_config.json of the encoder")
-        config = cls(**{name: values[name] for name in known if name in values})
-        for name, item in known.items():
-            value = getattr(config, name)
-            if item.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
-                raise InputError(f"{path}: {name} is {value!r}; it must be a positive whole number")
+        return cls.from_dict(read_json(path), path)
+
+    @classmethod
+    def from_dict(cls, values: Any, source: Path | str) -> BertConfig:
+        """As :meth:`from_json_file`, from the values of a file; ``source`` is for errors."""
+        config = read_fields(cls, values, source)
+        if config.num_hidden_layers > MAX_LAYERS:
+            raise InputError(f"{source}: num_hidden_layers is {config.num_hidden_layers}; at most {MAX_LAYERS} are "
+                             "taken")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if getattr(config, name) >= 1:
+                raise InputError(f"{source}: {name} is {getattr(config, name)}; it must be below 1")
         if config.hidden_size % config.num_attention_heads:
-            raise InputError(f"{path}: hidden_size {config.hidden_size} is no multiple of num_attention_heads "
+            raise InputError(f"{source}: hidden_size {config.hidden_size} is no multiple of num_attention_heads "
                              f"{config.num_attention_heads}")
         if config.hidden_act not in ("gelu", "gelu_new", "relu"):
-            raise InputError(f"{path}: hidden_act {config.hidden_act!r} is unknown; use gelu, gelu_new or relu")
+            raise InputError(f"{source}: hidden_act {config.hidden_act[:40]!r} is unknown; use gelu, gelu_new or relu")
         return config
 
 
@@ -142,11 +177,21 @@ class KTNetConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> KTNetConfig:
-        """The inverse of :meth:`to_dict`."""
-        return cls(bert=BertConfig(**values["bert"]),
-                   memories=tuple(MemoryConfig(**memory) for memory in values["memories"]),
-                   max_seq_len=values["max_seq_len"])
+    def from_dict(cls, values: Any, source: Path | str) -> KTNetConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError: a size is missing or cannot be; the message names ``source``.
+        """
+        if not isinstance(values, dict) or not isinstance(values.get("memories"), list):
+            raise InputError(f"{source}: not the sizes of a KT-NET checkpoint; they are written beside the .ckpt")
+        longest = values.get("max_seq_len")
+        if not isinstance(longest, int) or not 1 <= longest <= MAX_SIZE:
+            raise InputError(f"{source}: max_seq_len must be a positive whole number")
+        return cls(bert=BertConfig.from_dict(values.get("bert"), f"{source}: bert"),
+                   memories=tuple(read_fields(MemoryConfig, memory, f"{source}: memories[{number}]")
+                                  for number, memory in enumerate(values["memories"])),
+                   max_seq_len=longest)
 
 
 @dataclass(frozen=True)
@@ -281,6 +326,9 @@ class DataFolder:
         return self.root / "cased_L-24_H-1024_A-16"
 
 
+PLACEHOLDER = re.compile(r"\{(dataset|split)\}")     # in KnowledgeBase.retrieved
+
+
 def load_knowledge_bases(path: Path | str) -> tuple[KnowledgeBase, ...]:
     """Read a list of knowledge bases from a JSON file: a list of objects with the fields of :class:`KnowledgeBase`.
 
@@ -291,17 +339,20 @@ def load_knowledge_bases(path: Path | str) -> tuple[KnowledgeBase, ...]:
     if not isinstance(entries, list):
         raise InputError(f"{path}: not a list of knowledge bases; write [{{\"name\": ..., \"vectors\": ...}}]")
     names = [item.name for item in dataclasses.fields(KnowledgeBase)]
-    bases = []
+    bases: list[KnowledgeBase] = []
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict) or sorted(entry) != sorted(names):
             raise InputError(f"{path}: entry {number} must have exactly these fields: {', '.join(names)}")
-        base = KnowledgeBase(**entry)
+        base = read_fields(KnowledgeBase, entry, f"{path}: entry {number}")
         if base.key not in ("word", "entity"):
-            raise InputError(f"{path}: entry {number}: key is {base.key!r}; use \"word\" or \"entity\"")
-        if not str(base.name).isidentifier():
-            raise InputError(f"{path}: entry {number}: name {base.name!r} must be letters, digits and underscores")
-        if not isinstance(base.max_concepts, int) or base.max_concepts < 1:
-            raise InputError(f"{path}: entry {number}: max_concepts is {base.max_concepts!r}; it must be at least 1")
+            raise InputError(f"{path}: entry {number}: key is {base.key[:40]!r}; use \"word\" or \"entity\"")
+        if not base.name.isidentifier():
+            raise InputError(f"{path}: entry {number}: name {base.name[:40]!r} must be letters, digits and underscores")
+        if re.search("[{}]", PLACEHOLDER.sub("", base.retrieved)):
+            raise InputError(f"{path}: entry {number}: retrieved is {base.retrieved[:80]!r}; only {{dataset}} and "
+                             "{split} may stand in braces")
+        if "\0" in base.vectors + base.retrieved:
+            raise InputError(f"{path}: entry {number}: a path holds a null character")
         bases.append(base)
     if len({base.name for base in bases}) < len(bases):
         raise InputError(f"{path}: two knowledge bases share a name")

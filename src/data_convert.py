@@ -18,7 +18,7 @@ from tqdm import tqdm
 from src.conversion import Conversion
 from src.feature_stream import Part, Summary, stream_features
 from src.reader.storage import STORAGE_FORMAT, ConvertedFiles, largest_feature_bytes, stored_columns, stored_schema
-from utils.util import LOGGER, InputError, write_json
+from utils.util import LOGGER, InputError, usual_mode, write_json
 
 BLOCK_BYTES = 1 << 20        # header and smallest page of a MindRecord file: room for millions of features
 
@@ -152,7 +152,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"{target}: its folder cannot be written ({error.strerror or error}); mend the permissions "
+        raise InputError(f"{target}: its folder cannot be written ({error.strerror or error}); fix the permissions "
                          "or choose another folder") from None
     try:
         try:
@@ -180,7 +180,7 @@ def publish(written: ConvertedFiles, files: ConvertedFiles, manifest: Mapping[st
     for path in (files.manifest, *reversed(files.parts())):
         path.unlink(missing_ok=True)
     for source, target in pairs:
-        os.chmod(source, 0o644)
+        os.chmod(source, usual_mode())
         with open(source, "rb") as data:
             os.fsync(data.fileno())
         os.replace(source, target)

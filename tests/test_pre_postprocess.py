@@ -12,7 +12,14 @@ import src.export.preprocess
 from src.config import FIRST_UNIQUE_ID, KNOWLEDGE_BASES
 from src.export.bin_files import MANIFEST, UNFINISHED
 from src.reader.examples import EvaluationExample, Window
-from src.reader.storage import ConvertedFiles, PieceConcepts, pack_feature, stored_columns, stored_schema
+from src.reader.storage import (
+    STORAGE_FORMAT,
+    ConvertedFiles,
+    PieceConcepts,
+    pack_feature,
+    stored_columns,
+    stored_schema,
+)
 from utils.util import InputError
 
 LENGTH = 16
@@ -73,10 +80,10 @@ def write_converted(folder, dataset="squad", seed=1, **settings):
     files.examples.write_text("".join(example.to_json() + "\n" for example in side_table()), encoding="utf-8")
     written = (files.mindrecord, files.index, files.lengths, files.examples)
     files.manifest.write_text(json.dumps({
-        "rows": len(features), "files": {path.name: path.stat().st_size for path in written},
+        "format": STORAGE_FORMAT, "rows": len(features), "files": {path.name: path.stat().st_size for path in written},
         "settings": {"dataset": dataset, "split": "dev", "lower_case": False, "max_seq_len": LENGTH,
-                     "version_2_with_negative": False, **settings},
-        "knowledge_bases": [{"name": base.name, "concepts": 199, "max_concepts": base.max_concepts}
+                     "doc_stride": 8, "max_query_length": QUERY, "version_2_with_negative": False, **settings},
+        "knowledge_bases": [{"name": base.name, "label": base.label, "concepts": 199, "max_concepts": base.max_concepts}
                             for base in KNOWLEDGE_BASES]}), encoding="utf-8")
     return files.mindrecord, features
 

@@ -5,17 +5,23 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
+import re
+import secrets
+import shutil
+import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, BinaryIO, Callable, Iterator, Optional, Sequence, TextIO
 
 LOGGER = logging.getLogger("ktnet")
+SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")     # half of a character beyond U+FFFF, as JSON escapes it
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message names the file or flag, the place and the mend."""
+    """Unusable user input. The message names the flag or file, the location and the fix."""
 
 
 def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Sequence[str]] = None) -> None:
@@ -62,51 +68,156 @@ def set_up_logging(log_file: Optional[Path | str] = None) -> None:
         LOGGER.addHandler(handler)
 
 
-def read_json(path: Path | str) -> Any:
-    """Parse a JSON file.
+def read_text(path: Path | str, fix: str = "") -> str:
+    """Read a whole text file: UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: the file is missing, is no UTF-8 or is no JSON (with line and column).
+        InputError: the file is missing or is not UTF-8; the message ends with ``fix``, if that is given.
+    """
+    with open_text(path, fix) as source:
+        return source.read()
+
+
+@contextlib.contextmanager
+def open_text(path: Path | str, fix: str = "") -> Iterator[TextIO]:
+    """Open a text file as :func:`read_text` reads it, to be read piece by piece.
+
+    Raises:
+        InputError: as :func:`read_text`; for bytes that are not UTF-8 when the block reads them.
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        source = open(path, encoding="utf-8-sig")  # noqa: SIM115 - closed below
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; is this a text file?") from None
+        raise InputError("; ".join(filter(None, (f"{path}: no such file", fix)))) from None
+    with source:
+        try:
+            yield source
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
+                             f"{fix or 'is this a text file? Save it as UTF-8, or fetch it again'}") from None
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is missing, is not UTF-8, or is no JSON (see :func:`parse_json`).
+    """
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, source: Path | str) -> Any:
+    """Parse JSON that came from ``source``; numbers are finite and whole numbers have at most 64 bits.
+
+    Raises:
+        InputError: it is no JSON (with line and column), is nested too deeply, holds such a number or half of a
+            surrogate pair, which cannot be written as UTF-8.
+    """
+    try:
+        values = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_bounded)
+        if SURROGATE_ESCAPE.search(text):
+            json.dumps(values, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg}); "
+        raise InputError(f"{source}: line {error.lineno}, column {error.colno}: not JSON ({error.msg}); "
                          "the file may be cut short: fetch it again") from None
     except RecursionError:
-        raise InputError(f"{path}: nested too deeply to be a data file") from None
+        raise InputError(f"{source}: nested too deeply to be a data file") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{source}: holds half a surrogate pair, which is no character; remove it") from None
+    except ValueError as error:
+        raise InputError(f"{source}: {error}; is this the right file?") from None
+    return values
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > 20 or not -2 ** 63 <= (value := int(text)) < 2 ** 64:
+        raise ValueError(f"{text[:20]}... is a whole number of more than 64 bits")
+    return value
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path in the folder of ``path``; moved over ``path`` when the block ends well, removed otherwise."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path, moved over ``path`` when the block succeeds and removed otherwise.
+
+    Links are followed: the file that ``path`` leads to is replaced. A file keeps the mode that it had, a new one gets
+    the usual one. A device, a pipe or anything below /dev and /proc is written into, never replaced.
+    """
+    target = _follow_links(Path(path))
+    if target.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
+    replaced = not _is_special(target)
+    folder = target.parent if replaced else Path(tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    mode = stat.S_IMODE(target.stat().st_mode) if replaced and target.exists() else usual_mode()
+    temporary = folder / f".{target.name}.{secrets.token_hex(4)}.part"
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
         yield temporary
         with open(temporary, "rb") as written:
+            if not replaced:
+                with _open_special(target) as special:
+                    shutil.copyfileobj(written, special)
+                return
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def usual_mode(wanted: int = 0o666) -> int:
+    """The mode of a new file (or, with 0o777, folder) as the process's umask leaves it."""
+    mask = os.umask(0o077)       # can only be read by setting it
+    os.umask(mask)
+    return wanted & ~mask
+
+
+def _follow_links(path: Path) -> Path:
+    """The file that links lead to, but no further than to one of this process's own open files."""
+    for _ in range(40):          # as many links as the kernel follows
+        if not path.is_symlink() or _is_own_descriptor(path):
+            return path
+        path = path.parent / os.readlink(path)
+    raise InputError(f"{path}: its links lead in a circle; give another file")
+
+
+def _is_own_descriptor(path: Path) -> bool:
+    """Whether a path is /proc/self/fd/1 or the like, to which /dev/stdout is a link."""
+    return os.path.realpath(path.parent) == os.path.realpath("/proc/self/fd")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is something to be written into: a device, a pipe, an entry of /dev or /proc."""
+    folder = os.path.realpath(path.parent)
+    if f"{folder}/".startswith(("/dev/", "/proc/")) and not f"{folder}/".startswith("/dev/shm/"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _open_special(path: Path) -> BinaryIO:
+    """Open such a path for writing, where what was written before stays."""
+    if not _is_own_descriptor(path):
+        return open(path, "ab")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return open(os.dup(int(path.name)), "wb")      # shares its position with what is printed
+
+
 def write_text(path: Path | str, text: str) -> None:
-    """Write a whole text file at once or not at all."""
+    """Write a text file, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path | str, values: Any) -> None:
-    """Write a JSON file at once or not at all."""
+    """Write a JSON file, whole or not at all."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 

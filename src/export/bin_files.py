@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from src.config import TASKS, FeatureColumn
+from src.config import MAX_SIZE, TASKS, FeatureColumn
 from utils.util import InputError, read_json, write_json
 
 MANIFEST = "manifest.json"                # there only when every file is
@@ -60,13 +60,31 @@ class BinManifest:
                 "unique_ids": list(self.unique_ids)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BinManifest:
-        """The inverse of :meth:`to_dict`."""
-        columns = tuple(FeatureColumn(str(column["name"]), tuple(map(int, column["shape"])), str(column["dtype"]))
-                        for column in values["inputs"])
-        if values["dataset"] not in TASKS or not columns or not columns[0].shape:
+    def from_dict(cls, values: Any) -> BinManifest:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(values, dict) or not isinstance(values.get("inputs"), list):
+            raise ValueError("no list of inputs")
+        columns = tuple(_read_column(entry) for entry in values["inputs"])
+        dataset, source, unique_ids = values.get("dataset"), values.get("source"), values.get("unique_ids")
+        if dataset not in TASKS or not isinstance(source, str) or not columns or not columns[0].shape:
             raise ValueError("no such data set, or no inputs")
-        return cls(str(values["dataset"]), str(values["source"]), columns, tuple(map(int, values["unique_ids"])))
+        if not isinstance(unique_ids, list) or any(type(number) is not int for number in unique_ids):
+            raise ValueError("no list of unique ids")
+        return cls(dataset, source, columns, tuple(unique_ids))
+
+
+def _read_column(entry: Any) -> FeatureColumn:
+    if not isinstance(entry, dict):
+        raise ValueError("an input is no object")
+    name, shape, dtype = entry.get("name"), entry.get("shape"), entry.get("dtype")
+    if not isinstance(name, str) or dtype not in ("float32", "int32") or not isinstance(shape, list) \
+            or any(type(size) is not int or not 1 <= size <= MAX_SIZE for size in shape):
+        raise ValueError("an input has no name, shape and dtype")
+    return FeatureColumn(name, tuple(shape), dtype)
 
 
 def little_endian(column: FeatureColumn) -> np.dtype:
@@ -98,10 +116,10 @@ def read_manifest(folder: Path | str, name: str = MANIFEST) -> BinManifest:
         raise InputError(f"{path}: no such file; the inputs are not there or not whole, run preprocess.py")
     try:
         return BinManifest.from_dict(read_json(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a manifest of inputs; run preprocess.py again") from None
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a manifest of inputs ({error}); run preprocess.py again") from None
 
 
 def write_manifest(folder: Path | str, manifest: BinManifest, name: str = MANIFEST) -> None:

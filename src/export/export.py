@@ -21,12 +21,10 @@ from src.export.ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
 from src.weights.build import check_lengths
 from src.weights.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
-from utils.util import LOGGER, InputError
+from utils.util import LOGGER, InputError, usual_mode
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 OUTPUT_NAME = "logits"
-FILE_MODE = 0o644        # MindSpore leaves files that not even their owner may write
-FOLDER_MODE = 0o755
 # A MindIR of more than 1 GB is written as NAME_graph.mindir and a folder NAME_variables.
 GRAPH_SUFFIX, VARIABLES_SUFFIX = "_graph.mindir", "_variables"
 
@@ -141,17 +139,18 @@ def move_into_place(folder: Path, target: Path, name: str) -> Path:
     Returns:
         That file.
     """
+    # MindSpore leaves files that not even their owner may write.
     for variables in folder.glob(f"*{VARIABLES_SUFFIX}"):
         for part in variables.iterdir():
-            part.chmod(FILE_MODE)
-        variables.chmod(FOLDER_MODE)
+            part.chmod(usual_mode())
+        variables.chmod(usual_mode(0o777))
         place = target / variables.name
         if place.exists():
             (target / (name + GRAPH_SUFFIX)).unlink(missing_ok=True)    # it names weights that go now
             shutil.rmtree(place)
         os.replace(variables, place)
     written = next(path for path in folder.iterdir() if path.is_file())
-    written.chmod(FILE_MODE)
+    written.chmod(usual_mode())
     with open(written, "rb") as source:
         os.fsync(source.fileno())
     os.replace(written, target / written.name)

@@ -38,7 +38,7 @@ from src.viewer.page import write_page
 from src.weights.build import build_for_evaluation, wanted_bases
 from src.weights.checkpoint import config_path, load_config
 from utils.device import set_up_device
-from utils.util import LOGGER, InputError, read_json
+from utils.util import LOGGER, InputError, read_json, read_text
 
 SHOWN = 3      # answers printed for people
 
@@ -208,10 +208,7 @@ def read_passage(args: argparse.Namespace) -> str:
         raise InputError("give one of --passage, --passage_file and --evaluation")
     if args.passage is not None:
         return args.passage
-    try:
-        return args.passage_file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{args.passage_file}: byte {error.start} is not UTF-8; give a text file") from None
+    return read_text(args.passage_file)
 
 
 def read_questions(args: argparse.Namespace) -> Iterator[str]:

@@ -5,10 +5,11 @@ A vectors file has one concept a line: its name, then its numbers, separated by 
 """
 from __future__ import annotations
 
+import codecs
 import hashlib
 import warnings
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Iterable, NoReturn, Sequence
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def _read_lines(path: Path | str) -> list[bytes]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch the concept vectors or train them with "
                          "train_kb_embedding.py") from None
-    lines = text.split(b"\n")
+    lines = text.removeprefix(codecs.BOM_UTF8).split(b"\n")
     if lines[-1].strip() == b"":
         lines.pop()
     if not lines:
@@ -109,7 +110,7 @@ def _parse_numbers(text: bytes) -> np.ndarray:
         return np.fromstring(text.decode("latin-1"), np.float32, sep=" ")
 
 
-def _refuse_numbers(path: Path | str, lines: Sequence[bytes], width: int) -> None:
+def _refuse_numbers(path: Path | str, lines: Sequence[bytes], width: int) -> NoReturn:
     """Say which line has a word that is no finite number."""
     for number, line in enumerate(lines, 1):
         words = line.split()
@@ -121,6 +122,7 @@ def _refuse_numbers(path: Path | str, lines: Sequence[bytes], width: int) -> Non
             if value.size != 1 or not np.isfinite(value[0]):
                 raise InputError(f"{path}: line {number}: {word.decode('utf-8', 'replace')[:40]!r} is no finite "
                                  "number; remove the line or train the vectors again")
+    raise InputError(f"{path}: its numbers cannot be read; they must be separated by blanks")
 
 
 def write_concept_vectors(path: Path | str, names: Sequence[str], vectors: np.ndarray) -> None:

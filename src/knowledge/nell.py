@@ -5,6 +5,7 @@ Obama is a politician"); they are kept in a small sorted file in which an entity
 """
 from __future__ import annotations
 
+import codecs
 import gzip
 import heapq
 import mmap
@@ -117,6 +118,8 @@ def _read_rows(export: Path) -> Iterator[bytes]:
                 block = rows.read(BLOCK)
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 raise InputError(f"{export}: cut short or damaged (gzip); fetch it again") from None
+            if not bar.n:
+                block = block.removeprefix(codecs.BOM_UTF8)
             bar.update(source.tell() - bar.n)
             if not block:
                 break

@@ -8,7 +8,7 @@ from typing import Iterable, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from utils.util import InputError
+from utils.util import InputError, read_text
 
 Triple = tuple[str, str, str]      # head, relation, tail
 RANKED_AT_A_TIME = 500             # queries whose scores are held at a time
@@ -40,12 +40,7 @@ def read_triples(path: Path) -> list[Triple]:
     Raises:
         InputError: the file is missing, empty, or a line has not three words.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a folder with train.txt and test.txt") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; is this a file of triples?") from None
+    lines = read_text(path, "give a folder with train.txt and test.txt").splitlines()
     triples: list[Triple] = []
     for number, line in enumerate(lines, 1):
         words = line.split()

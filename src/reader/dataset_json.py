@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Iterator, Type, TypeVar
 
 from src.reader.examples import Answer
-from utils.util import InputError
+from utils.util import InputError, open_text
 
 T = TypeVar("T")
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -42,7 +42,10 @@ def take(item: Any, key: str, kind: Type[T], place: str) -> T:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except (ValueError, RecursionError):      # a number of thousands of digits, nested too deeply
+        return "not readable"
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -56,7 +59,7 @@ def make_answer(text: str, start: int, passage: str, place: str) -> Answer:
         raise InputError(f"{place}: the answer's text is empty; remove the answer")
     if start < 0 or start + len(text) > len(passage):
         raise InputError(f"{place}: the answer {_short(text)} takes characters {start} to {start + len(text) - 1}, the "
-                         f"passage has 0 to {len(passage) - 1}; mend the answer's offset")
+                         f"passage has 0 to {len(passage) - 1}; fix the answer's offset")
     return Answer(text=text, start=start)
 
 
@@ -67,13 +70,9 @@ def stream_items(path: Path | str) -> Iterator[tuple[str, Any]]:
         InputError: the file is missing, is no UTF-8, is no JSON, or has no list ``data``.
     """
     try:
-        with open(path, encoding="utf-8") as source:
+        with open_text(path, "put the data set there (the README lists the downloads)") as source:
             scanner = _Scanner(source, str(path))
             yield from _scan_envelope(scanner, str(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; put the data set there (see the README's list of downloads)") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} of a block is not UTF-8; fetch the file again") from None
     except RecursionError:
         raise InputError(f"{path}: nested too deeply to be a data set") from None
 

@@ -5,9 +5,9 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Any, Iterator, Mapping, Optional
 
-from utils.util import InputError
+from utils.util import SURROGATE_ESCAPE, InputError, open_text
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,41 @@ class EvaluationExample:
 
     @classmethod
     def from_json(cls, line: str, previous: Optional[EvaluationExample] = None) -> EvaluationExample:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError, RecursionError: the line is none of the side table.
+        """
         values = json.loads(line)
-        if previous is not None and PASSAGE_FIELDS[0] not in values:
-            values.update({name: getattr(previous, name) for name in PASSAGE_FIELDS})
-        lists = {name: tuple(values[name]) for name in (*PASSAGE_FIELDS, "answers")}
-        return cls(id=values["id"], question=values["question"], query_length=values["query_length"],
-                   windows=tuple(Window(**window) for window in values["windows"]),
-                   is_impossible=values["is_impossible"], **lists)
+        if SURROGATE_ESCAPE.search(line):
+            raise ValueError("half a surrogate pair")
+        shared = "words" not in values and previous is not None
+        lists = {name: getattr(previous, name) if shared else _texts_or_numbers(values[name], kind)
+                 for name, kind in PASSAGE_FIELDS.items()}
+        windows = tuple(Window(**window) for window in values["windows"])
+        numbers = [number for window in windows for number in (window.unique_id, window.doc_start, window.length)]
+        _texts_or_numbers([*numbers, values["query_length"]], int)
+        _texts_or_numbers([values["id"], values["question"]], str)
+        return cls(id=values["id"], question=values["question"], query_length=values["query_length"], windows=windows,
+                   answers=_texts_or_numbers(values["answers"], str), is_impossible=values["is_impossible"] is True,
+                   **lists)
 
 
-PASSAGE_FIELDS = ("words", "pieces", "piece_to_word", "entities")     # of EvaluationExample: the same for a passage
+def _texts_or_numbers(values: Any, kind: type) -> tuple[Any, ...]:
+    """A list as a tuple, all of one kind; numbers fit into 32 bits.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if type(values) is not list or any(type(value) is not kind for value in values):
+        raise ValueError(f"not a list of {kind.__name__}")
+    if kind is int and values and not -2 ** 31 <= min(values) <= max(values) < 2 ** 31:
+        raise ValueError("a number of more than 32 bits")
+    return tuple(values)
+
+
+# Of EvaluationExample: the same for all questions about a passage.
+PASSAGE_FIELDS: Mapping[str, type] = {"words": str, "pieces": str, "piece_to_word": int, "entities": str}
 
 
 def side_table_path(mindrecord: Path | str) -> Path:
@@ -98,13 +122,13 @@ def read_side_table(mindrecord: Path | str) -> Iterator[EvaluationExample]:
         InputError: the side table is missing or a line of it is broken.
     """
     path = side_table_path(mindrecord)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; run data_convert.py for this split")
     example: Optional[EvaluationExample] = None
-    with open(path, encoding="utf-8") as lines:
+    with open_text(path, "run data_convert.py for this split") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 example = EvaluationExample.from_json(line, example)
-            except (ValueError, KeyError, TypeError):
+            except UnicodeDecodeError:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise InputError(f"{path}: line {number} is broken; run data_convert.py again") from None
             yield example

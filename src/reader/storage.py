@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from src.config import DEV_LABELS, PADDING_CONCEPT, TRAIN_LABELS, KnowledgeBase, MemoryConfig, feature_columns
+from src.config import (
+    DEV_LABELS,
+    PADDING_CONCEPT,
+    SPLITS,
+    TASKS,
+    TRAIN_LABELS,
+    KnowledgeBase,
+    MemoryConfig,
+    feature_columns,
+)
 from utils.util import InputError, read_json
 
 STORAGE_FORMAT = 1    # of the stored columns; a manifest names it
+SETTING_KINDS = {"dataset": str, "split": str, "lower_case": bool, "max_seq_len": int, "doc_stride": int,
+                 "max_query_length": int, "version_2_with_negative": bool}
+BASE_KINDS = {"name": str, "label": str, "max_concepts": int, "concepts": int}
 TEXT = "text"     # name of the stored column with the word pieces
 
 
@@ -183,6 +195,26 @@ class ConvertedFiles:
         return self.mindrecord.with_suffix(".manifest.json")
 
 
+def manifest_problem(manifest: Any) -> str:
+    """What is wrong with the content of a manifest, or nothing."""
+    def lacks(values: Any, kinds: Mapping[str, type]) -> list[str]:
+        return [key for key, kind in kinds.items() if not isinstance(values, dict) or type(values.get(key)) is not kind]
+
+    missing = lacks(manifest, {"format": int, "rows": int, "files": dict, "settings": dict, "knowledge_bases": list})
+    if missing:
+        return f"no {missing[0]}"
+    if any(type(size) is not int or Path(name).name != name for name, size in manifest["files"].items()):
+        return "files are no names with sizes"
+    if missing := lacks(manifest["settings"], SETTING_KINDS):
+        return f"settings: no {missing[0]}"
+    if manifest["settings"]["dataset"] not in TASKS or manifest["settings"]["split"] not in SPLITS:
+        return "settings: no such dataset and split"
+    for base in manifest["knowledge_bases"]:
+        if missing := lacks(base, BASE_KINDS):
+            return f"knowledge_bases: no {missing[0]}"
+    return ""
+
+
 def open_converted(mindrecord: Path | str) -> dict[str, Any]:
     """Check that a converted split is whole, and return its manifest.
 
@@ -196,12 +228,14 @@ def open_converted(mindrecord: Path | str) -> dict[str, Any]:
     if not files.manifest.is_file():
         raise InputError(f"{files.manifest}: no such file; the features are not there or not whole: {again}")
     manifest = read_json(files.manifest)
-    sizes = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(sizes, dict) or files.mindrecord.name not in sizes or "rows" not in manifest:
-        raise InputError(f"{files.manifest}: not a manifest of converted features; {again}")
-    if manifest.get("format", STORAGE_FORMAT) != STORAGE_FORMAT:
+    problem = manifest_problem(manifest)
+    if problem or files.mindrecord.name not in manifest["files"]:
+        raise InputError(f"{files.manifest}: not a manifest of converted features "
+                         f"({problem or 'of other files'}); {again}")
+    if manifest["format"] != STORAGE_FORMAT:
         raise InputError(f"{files.manifest}: features in format {manifest['format']}, this version reads "
                          f"{STORAGE_FORMAT}; {again}")
+    sizes = manifest["files"]
     for name, size in sizes.items():
         path = files.mindrecord.with_name(name)
         if not path.is_file():

@@ -20,7 +20,7 @@ from typing import Iterable, NamedTuple
 
 from tokenizers import models
 
-from utils.util import InputError
+from utils.util import InputError, read_text
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 MAX_TOKEN_CHARACTERS = 100     # a longer token becomes [UNK]
@@ -40,12 +40,7 @@ def load_vocabulary(path: Path | str) -> dict[str, int]:
         InputError: the file is missing, is no UTF-8 text, has a piece twice or lacks a special token.
     """
     vocabulary: dict[str, int] = {}
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give the encoder's vocab.txt with --vocab_path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; give the encoder's vocab.txt") from None
+    text = read_text(path, "give the encoder's vocab.txt with --vocab_path")
     lines = text.split("\n")
     for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
         piece = line.strip()

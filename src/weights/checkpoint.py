@@ -151,10 +151,8 @@ def load_config(checkpoint: Path | str) -> KTNetConfig | None:
     path = config_path(checkpoint)
     if not path.is_file():
         return None
-    try:
-        return KTNetConfig.from_dict(read_json(path)["network"])
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: not the sizes of a KT-NET checkpoint; it is written beside the .ckpt") from None
+    values = read_json(path)
+    return KTNetConfig.from_dict(values.get("network") if isinstance(values, dict) else None, path)
 
 
 def checkpoints_in(folder: Path, task: str) -> list[Path]:
