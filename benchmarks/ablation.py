@@ -1,4 +1,7 @@
-r"""Train and evaluate with both memories, with either and with none, several seeds each; prints mean and spread.
+r"""Train and evaluate with both memories, with either and with none, several seeds each.
+
+Prints mean and spread, and how much each network with memories is better than the one without, with a bootstrap
+interval over the questions.
 
     python -m benchmarks.ablation --output FOLDER [--seeds 45 46 47] [--memories both wordnet nell none] \
         -- --data_url DATA --bert_config_path FILE ... (flags of run_KTNET_squad.py)
@@ -10,12 +13,15 @@ tells which seeds stand behind each line.
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from benchmarks.paired import difference_interval, gold_answers, markdown_table, question_scores, spread
 from src.training.log import read_metrics
 from utils.args import OneLineParser, non_negative_int
 from utils.util import LOGGER, InputError, read_json, run_main, set_up_logging
@@ -40,50 +46,67 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.only_table:
         for seed in args.seeds:             # a seed of every line before the next seed
             for memories in args.memories:
-                run(args.output, memories, seed, flags)
+                run(args.output / f"{memories}_{seed}", seed, [*flags, *MEMORIES[memories]])
     print(table(args.output))
+    print(differences(args.output))
 
 
-def run(output: Path, memories: str, seed: int, flags: Sequence[str]) -> None:
-    """Train and evaluate once, or finish what was begun."""
-    folder = output / f"{memories}_{seed}"
+def run(folder: Path, seed: int, flags: Sequence[str]) -> None:
+    """Train and evaluate once, or finish what was begun; the log lies beside the folder."""
     if (folder / "eval_result.json").is_file():
-        LOGGER.info("%s: is there", folder.name)
+        LOGGER.info("%s: finished earlier", folder)
         return
-    log = output / f"{folder.name}.log"
-    output.mkdir(parents=True, exist_ok=True)
-    LOGGER.info("%s: training, log %s", folder.name, log)
-    command = [sys.executable, str(ROOT / "run_KTNET_squad.py"), *flags, *MEMORIES[memories], "--random_seed",
-               str(seed), "--checkpoints", str(folder), "--do_predict", "True", "--resume", "True"]
+    log = folder.with_name(f"{folder.name}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    LOGGER.info("%s: training, log %s", folder, log)
+    command = [sys.executable, str(ROOT / "run_KTNET_squad.py"), *flags, "--random_seed", str(seed), "--checkpoints",
+               str(folder), "--do_predict", "True", "--resume", "True"]
     with open(log, "a", encoding="utf-8") as lines:
         if subprocess.run(command, stdout=lines, stderr=lines, check=False).returncode:
-            raise InputError(f"{log}: the run failed, its end says why; the same command goes on from there")
+            raise InputError(f"{log}: the run failed, its end says why; the same command resumes it")
+
+
+def finished(output: Path, memories: str) -> list[Path]:
+    """The folders of the finished runs with these memories."""
+    return [path.parent for path in sorted(output.glob(f"{memories}_*/eval_result.json"))]
 
 
 def table(output: Path) -> str:
     """Mean and spread of all finished runs as Markdown."""
-    lines = ["| memories | seeds | exact match | F1 | steps | seconds of the steps |",
-             "| --- | --- | --- | --- | --- | --- |"]
+    rows = []
     for memories in MEMORIES:
-        folders = [path.parent for path in sorted(output.glob(f"{memories}_*/eval_result.json"))]
-        if not folders:
-            continue
-        results = [read_json(folder / "eval_result.json") for folder in folders]
-        metrics = [read_metrics(folder / "metrics_squad.jsonl") for folder in folders]
-        seconds = [sum(step["seconds"] for step in steps) for steps in metrics]
-        lines.append(f"| {memories} | {', '.join(folder.name.split('_')[1] for folder in folders)} | "
-                     f"{spread([result['exact_match'] for result in results])} | "
-                     f"{spread([result['f1'] for result in results])} | {len(metrics[0])} | "
-                     f"{', '.join(f'{value:.0f}' for value in seconds)} |")
-    if len(lines) == 2:
+        if folders := finished(output, memories):
+            results = [read_json(folder / "eval_result.json") for folder in folders]
+            metrics = [read_metrics(folder / "metrics_squad.jsonl") for folder in folders]
+            rows.append([memories, ", ".join(seed_of(folder) for folder in folders),
+                         spread([result["exact_match"] for result in results]),
+                         spread([result["f1"] for result in results]), len(metrics[0]),
+                         ", ".join(f"{sum(step['seconds'] for step in steps):.0f}" for steps in metrics)])
+    if not rows:
         raise InputError(f"--output {output}: holds no finished run")
+    return markdown_table(["memories", "seeds", "exact match", "F1", "steps", "seconds of the steps"], rows)
+
+
+def seed_of(folder: Path) -> str:
+    return folder.name.rpartition("_")[2]
+
+
+def differences(output: Path) -> str:
+    """One JSON line for each network with memories: its difference to none over the seeds that both have."""
+    none = {seed_of(folder): folder for folder in finished(output, "none")}
+    lines = []
+    for memories in MEMORIES:
+        pairs = [(folder, none[seed_of(folder)]) for folder in finished(output, memories) if seed_of(folder) in none]
+        if memories == "none" or not pairs:
+            continue
+        gold = gold_answers(Path(read_json(pairs[0][0] / "options_squad.json")["predict_file"]))
+        scores = np.array([[question_scores(folder / "predictions.json", gold) for folder in pair] for pair in pairs])
+        lines.append(json.dumps({
+            "benchmark": "ablation", "compared": f"{memories} minus none",
+            "seeds": [seed_of(folder) for folder, _ in pairs],
+            **{name: difference_interval(scores[:, 0, :, column], scores[:, 1, :, column])
+               for column, name in enumerate(("exact_match", "f1"))}}))
     return "\n".join(lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and, from two values on, the sample standard deviation."""
-    mean = f"{statistics.mean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

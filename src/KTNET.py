@@ -48,8 +48,7 @@ class KTNET(nn.Cell):
             setattr(self, f"MemoryLayer_{memory.name}", layer)
             self.embeddings.append(embedding)
             self.memories.append(layer)
-        self.TriLinearTwoTimeSelfAttentionLayer = TriLinearTwoTimeSelfAttentionLayer(config.fused_width, std,
-                                                                                     compute_type)
+        self.TriLinearTwoTimeSelfAttentionLayer = TriLinearTwoTimeSelfAttentionLayer(config.fused_width, compute_type)
         self.dense1 = SpanOutput(config.fused_width, std, compute_type)
 
     def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
@@ -92,11 +91,12 @@ class KTNETWithLoss(nn.Cell):
 
     Args:
         network: the backbone.
+        frozen: the encoder does not learn: its gradient is not computed.
     """
 
-    def __init__(self, network: KTNET) -> None:
+    def __init__(self, network: KTNET, frozen: bool = False) -> None:
         super().__init__(auto_prefix=False)              # parameters keep the backbone's names
-        self.network = network
+        self.network, self.frozen = network, frozen
         self.cross_entropy = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
 
     def construct(self, step: Tensor, *columns: Tensor) -> Tensor:
@@ -106,7 +106,28 @@ class KTNETWithLoss(nn.Cell):
             step: int32 scalar, picks the dropout masks.
             columns: the network's inputs, then start_positions and end_positions int32 [B, 1].
         """
-        logits = self.network.score(step, *columns[:-2])                                   # [2, B, S]
-        start_loss = self.cross_entropy(logits[0], columns[-2].reshape((-1,)))
-        end_loss = self.cross_entropy(logits[1], columns[-1].reshape((-1,)))
+        hidden = self.network.bert(columns[0], columns[1], columns[2], columns[3], step)   # [B*S, H]
+        if self.frozen:
+            hidden = ops.stop_gradient(hidden)
+        return self.span_loss(hidden, columns[0], columns[4:-2], columns[-2], columns[-1])
+
+    def span_loss(self, hidden: Tensor, input_mask: Tensor, concept_ids: tuple[Tensor, ...], starts: Tensor,
+                  ends: Tensor) -> Tensor:
+        """From the encoder's output float32 [B*S, H] to the loss."""
+        logits = self.network.score_hidden(hidden, input_mask, *concept_ids)               # [2, B, S]
+        start_loss = self.cross_entropy(logits[0], starts.reshape((-1,)))
+        end_loss = self.cross_entropy(logits[1], ends.reshape((-1,)))
         return (start_loss + end_loss) / 2
+
+
+class HeadWithLoss(KTNETWithLoss):
+    """The training face of the layers behind the encoder, for an encoder whose output is known."""
+
+    def construct(self, step: Tensor, *columns: Tensor) -> Tensor:
+        """Loss of a batch: float32 scalar.
+
+        Args:
+            step: int32 scalar, not used.
+            columns: the encoder's output float32 [B*S, H], input_mask, the concept ids and both positions.
+        """
+        return self.span_loss(columns[0], columns[1], columns[2:-2], columns[-2], columns[-1])

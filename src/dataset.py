@@ -84,10 +84,18 @@ def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_
         InputError: the file is not whole.
     """
     buckets = tuple(buckets or (max_seq_len,))
+    rows = plan_device_rows(data_file, buckets, batch_size, do_shuffle, device_num, rank, seed, epoch, first_step,
+                            parts)
+    return _pipeline(data_file, list(rows), BatchExpander(knowledge_bases, "train", buckets))
+
+
+def plan_device_rows(data_file: Path | str, buckets: Sequence[int], batch_size: int, do_shuffle: bool = True,
+                     device_num: int = 1, rank: int = 0, seed: int = 45, epoch: int = 0, first_step: int = 0,
+                     parts: int = 1) -> np.ndarray:
+    """Which features the batches of :func:`create_train_dataset` hold: int64 [batches, B], row numbers of the file."""
     steps = plan_training_epoch(feature_lengths(data_file), buckets, batch_size * device_num * parts, seed, epoch,
                                 do_shuffle)
-    own = steps[first_step:].reshape(-1, device_num, batch_size)[:, rank]                  # [steps * parts, B]
-    return _pipeline(data_file, list(own), BatchExpander(knowledge_bases, "train", buckets))
+    return steps[first_step:].reshape(-1, device_num, batch_size)[:, rank]
 
 
 def create_dev_dataset(data_file: Path | str, do_shuffle: bool = False, batch_size: int = 1,

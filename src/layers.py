@@ -5,9 +5,11 @@ piece, U fused width.
 """
 from __future__ import annotations
 
+import math
+
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import TruncatedNormal, initializer
+from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
 
 from src.bert import Linear
 
@@ -62,13 +64,16 @@ class TriLinearTwoTimeSelfAttentionLayer(nn.Cell):
     r_ij = w_1 . u_i + w_2 . u_j + (w_mul * u_i) . u_j + b, A = softmax_j r over the word pieces that are no padding.
     w_1 . u_i and b are the same for every j, so the softmax cancels them: they are parameters, because the model and
     its checkpoints have them, but they are not computed and their gradient is exactly 0.
+
+    The weights start as Xavier's uniform values, as the authors' do: w_1, w_2 like a matrix [U, 1], w_mul like [U, U].
     """
 
-    def __init__(self, width: int, std: float, compute_type: ms.Type = ms.float32) -> None:
+    def __init__(self, width: int, compute_type: ms.Type = ms.float32) -> None:
         super().__init__()
-        self.weight_1 = Parameter(initializer(TruncatedNormal(std), [width], ms.float32))
-        self.weight_2 = Parameter(initializer(TruncatedNormal(std), [width], ms.float32))
-        self.weight_mul = Parameter(initializer(TruncatedNormal(std), [width], ms.float32))
+        vector, diagonal = Uniform(math.sqrt(6 / (1 + width))), Uniform(math.sqrt(6 / (2 * width)))
+        self.weight_1 = Parameter(initializer(vector, [width], ms.float32))
+        self.weight_2 = Parameter(initializer(vector, [width], ms.float32))
+        self.weight_mul = Parameter(initializer(diagonal, [width], ms.float32))
         self.bias = Parameter(initializer("zeros", [1], ms.float32))
         self.compute_type = compute_type
         self.product_transposed = ops.BatchMatMul(transpose_b=True)

@@ -44,6 +44,22 @@ def tensors(columns, *names):
     return [ms.Tensor(columns[name]) for name in names]
 
 
+def test_initial_values():
+    """Self-matching begins as Xavier's uniform values; sentinels and biases at 0."""
+    wide = dataclasses.replace(TINY, bert=dataclasses.replace(TINY.bert, hidden_size=400, num_attention_heads=4))
+    ms.set_seed(3)
+    network, width = KTNET(wide), wide.fused_width
+    values = {name: value.asnumpy() for name, value in network.parameters_and_names()}
+    layer = "TriLinearTwoTimeSelfAttentionLayer."
+    for name, bound in (("weight_1", (6 / (1 + width)) ** 0.5), ("weight_2", (6 / (1 + width)) ** 0.5),
+                        ("weight_mul", (6 / (2 * width)) ** 0.5)):
+        drawn = values[layer + name]
+        assert 0.97 * bound < abs(drawn).max() <= bound
+        assert drawn.std() == pytest.approx(bound / 3 ** 0.5, rel=0.1) and abs(drawn.mean()) < 0.15 * bound
+    assert not any(values[name].any() for name in values if name.endswith(("sentinel", "bias")))
+    assert values["dense1.weight"].std() < 0.021
+
+
 def run(network, config, columns):
     names = [column.name for column in input_columns(config.memories, config.max_seq_len)]
     return network(*tensors(columns, *names)).asnumpy()

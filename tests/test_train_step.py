@@ -75,6 +75,24 @@ def test_schedule():
     assert learning_rate_at(0, 3, 2.0, 0.0) == 2.0
 
 
+def test_constant_rate_after_the_warm_up():
+    rates = [learning_rate_at(step, 20, 2.0, 0.1, "constant") for step in range(20)]
+    assert rates == [1.0, *[2.0] * 19]
+    assert [learning_rate_at(step, 20, 2.0, 0.0, "constant") for step in (0, 19)] == [2.0, 2.0]
+
+
+def test_new_layers_have_a_rate_of_their_own():
+    random = np.random.RandomState(3)
+    values = random.randn(4, 3)
+    parameters = ParameterTuple([Parameter(Tensor(values, ms.float32), name=name) for name in ("bert.weight", "head")])
+    update = AdamUpdate(parameters, StepOptions(0.01, 0.0, head_factor=10.0))
+    gradients = [random.randn(4, 3) for _ in range(2)]
+    update(Tensor(0.01, ms.float32), tuple(Tensor(part, ms.float32) for part in gradients), Tensor(1.0, ms.float32))
+    for parameter, gradient, rate in zip(parameters, gradients, (0.01, 0.1), strict=True):
+        expected, = reference_adam([values.copy()], [[gradient]], rate, 0.01, 0.0)
+        np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=2e-5, atol=2e-6)
+
+
 def test_moving_average():
     parameters = make_parameters()
     average = MovingAverage(parameters, 0.9)

@@ -118,6 +118,10 @@ class WordNet:
         fields = line.split()     # part of speech, number of synsets, ..., and as many places at the end
         return [int(field) for field in fields[-int(fields[1]):]]
 
+    def nouns(self) -> list[str]:
+        """Every noun, in alphabetical order."""
+        return sorted(self._index[NOUN])
+
     def base_forms(self, word: str, part: str) -> list[str]:
         """The word itself and its possible base forms, as far as WordNet has them."""
         forms = self._exceptions[part].get(word)

@@ -26,20 +26,30 @@ class StepOptions:
         max_grad_norm: global norm that the gradient is clipped to; 0 does not clip.
         loss_scale: first loss scale; 0 computes without one (float32).
         devices: number of devices whose gradients are averaged.
+        head_factor: how many times the encoder's rate the learning rate of all other weights is.
     """
 
     weight_decay: float
     max_grad_norm: float
     loss_scale: float = 0.0
     devices: int = 1
+    head_factor: float = 1.0
 
 
-def learning_rate_at(step: int, total_steps: int, peak: float, warmup_proportion: float) -> float:
-    """Learning rate of step ``step`` (from 0): linear rise over the warm-up, then peak x (1 - step / total_steps)."""
+LR_SCHEDULES = ("linear", "constant")
+
+
+def learning_rate_at(step: int, total_steps: int, peak: float, warmup_proportion: float,
+                     schedule: str = "linear") -> float:
+    """Learning rate of step ``step`` (from 0).
+
+    After a linear rise over the warm-up it is peak x (1 - step / total_steps) with the schedule "linear", and ``peak``
+    with "constant".
+    """
     warmup_steps = int(total_steps * warmup_proportion)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
-    return peak * (1.0 - step / total_steps)
+    return peak if schedule == "constant" else peak * (1.0 - step / total_steps)
 
 
 def zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
@@ -68,6 +78,8 @@ class AdamUpdate(nn.Cell):
         self.beta_1_power = Parameter(Tensor(1.0, ms.float32), name="beta_1_power", requires_grad=False)
         self.beta_2_power = Parameter(Tensor(1.0, ms.float32), name="beta_2_power", requires_grad=False)
         self.options = options
+        self.factors = tuple(1.0 if parameter.name.startswith("bert.") else options.head_factor
+                             for parameter in parameters)
         self.count = len(parameters)
         self.adam = ops.Adam()
         self.decay = ops.ApplyGradientDescent()      # p -= decay * p, in place
@@ -77,7 +89,7 @@ class AdamUpdate(nn.Cell):
         """Update once.
 
         Args:
-            learning_rate: float32 scalar.
+            learning_rate: float32 scalar, of the encoder; times ``head_factor`` it is that of the other weights.
             gradients: one for each parameter.
             scale: float32 scalar that the gradients are to be multiplied by (the inverse of the loss scale).
 
@@ -92,11 +104,11 @@ class AdamUpdate(nn.Cell):
             scale = scale * ops.minimum(1.0, self.options.max_grad_norm / (norm + 1e-12))
         power_1 = ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
         power_2 = ops.assign(self.beta_2_power, self.beta_2_power * BETA_2)
-        decay = learning_rate * self.options.weight_decay
         for i in range(self.count):
-            self.decay(self.parameters[i], decay, self.parameters[i])
+            rate = learning_rate * self.factors[i]
+            self.decay(self.parameters[i], rate * self.options.weight_decay, self.parameters[i])
             self.adam(self.parameters[i], self.first_moments[i], self.second_moments[i], power_1, power_2,
-                      learning_rate, BETA_1, BETA_2, EPSILON, gradients[i] * scale)
+                      rate, BETA_1, BETA_2, EPSILON, gradients[i] * scale)
         return norm
 
 
