@@ -1,4 +1,4 @@
-"""The commands of README and docs: run here, or listed with the reason why not; both READMEs have the same ones."""
+"""The commands of README and docs are run here or listed with a reason; both languages have the same ones."""
 from __future__ import annotations
 
 import dataclasses
@@ -20,6 +20,9 @@ from tests.test_predict import SAMPLE, make_vocabulary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docker").glob("*.md"))]
+TRANSLATED = {ROOT / "README.md": ROOT / "README_CN.md",
+              **{path.parents[1] / path.name: path for path in sorted((ROOT / "docs" / "zh").glob("*.md"))}}
+IN_BOTH = pytest.mark.parametrize("english", TRANSLATED, ids=lambda path: path.name)
 
 
 class Command(NamedTuple):
@@ -65,6 +68,7 @@ LISTED = {
     r"python (retrieve|data_convert|run_KTNET_squad|run_KTNET_squad_eval|predict)\.py .*--kb_config":
         "a knowledge base of one's own; tests/test_third_memory.py",
     r"python train_kb_embedding\.py": "minutes of training; tests/test_kb_embedding.py",
+    r"cmake .* -DFUZZ=ON|fuzz/": "clang with libFuzzer, and minutes",
     r"docker ": "a Docker engine",
     r"pip install ": "network",
 }
@@ -100,7 +104,7 @@ def test_every_command_is_run_or_listed():
     for command in ALL:
         assert is_listed(command.text) or is_run(command.text), f"{command.page}: {command.text}"
     for pattern in [*LISTED, *RUN]:
-        if not re.search(r"docker|pip|benchmarks", pattern):
+        if not re.search(r"docker|pip|benchmarks|cmake", pattern):
             assert any(re.match(pattern, command.text) for command in ALL), f"no page has {pattern}"
 
 
@@ -112,14 +116,18 @@ def test_reasons_name_tests_that_there_are():
             assert re.search(script.rstrip("_"), text), f"{name}: nothing of {pattern}"
 
 
-def test_both_readmes_have_the_same_commands():
-    english, chinese = (commands(ROOT / name) for name in ("README.md", "README_CN.md"))
-    assert [command.text for command in english] == [command.text for command in chinese]
+@IN_BOTH
+def test_both_languages_have_the_same_commands(english):
+    theirs, ours = commands(english), commands(TRANSLATED[english])
+    assert [command.text for command in theirs] == [command.text for command in ours]
 
 
-def test_both_readmes_have_the_same_sections_and_figures():
-    """Headings by level, rows of tables, numbers in tables."""
-    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("README.md", "README_CN.md"))
+@IN_BOTH
+def test_both_languages_have_the_same_sections_and_figures(english):
+    """Headings by level, rows of tables, numbers in tables, flags and files."""
+    english, chinese = (path.read_text("utf-8") for path in (english, TRANSLATED[english]))
+    names = [set(re.findall(r"`([^`\s]+\.\w+|--\w+)`", text)) for text in (english, chinese)]
+    assert names[0] == names[1]
     for pattern in (r"^#+ ", r"^\|.*\|$"):
         assert len(re.findall(pattern, english, re.M)) == len(re.findall(pattern, chinese, re.M)), pattern
     assert re.findall(r"^#+", english, re.M) == re.findall(r"^#+", chinese, re.M)
@@ -129,16 +137,25 @@ def test_both_readmes_have_the_same_sections_and_figures():
         assert sorted(one) == sorted(other)
 
 
-@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
-def test_links_lead_somewhere(name):
-    text = (ROOT / name).read_text("utf-8")
+@pytest.mark.parametrize("page", [*PAGES, *TRANSLATED.values()], ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
                for heading in re.findall(r"^#+ (.*)$", text, re.M)}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
+    for target in re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", text):
+        target = target[0] or target[1]
         if target.startswith("#"):
             assert target[1:] in anchors, target
         elif "://" not in target:
-            assert (ROOT / target.split("#")[0]).exists(), target
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_the_flag_tables_are_right():
+    pytest.importorskip("mindspore")
+    from tests import flag_tables
+    listed, declared = (set(re.findall(r"^## .*|^\| (`--\w+`)", text, re.M))
+                        for text in (flag_tables.PAGE.read_text("utf-8"), flag_tables.page()))
+    assert listed and listed <= declared, "run python -m tests.flag_tables"
 
 
 def test_flags_of_trainings_that_take_hours():
@@ -227,7 +244,7 @@ def keep_checkpoint(folder: Path, pattern: str, task: str) -> None:
 
 @pytest.mark.slow
 def test_commands_that_can_be_run_are_run(copy):
-    wanted = [command.text for command in ALL if not is_listed(command.text)]
+    wanted = list(dict.fromkeys(command.text for command in ALL if not is_listed(command.text)))
     for pattern in RUN:
         for text in [text for text in wanted if re.match(pattern, text)]:
             wanted.remove(text)

@@ -1,0 +1,77 @@
+"""The flags of every script as docs/flags.md lists them; run as ``python -m tests.flag_tables`` to write that page."""
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from pathlib import Path
+from unittest import mock
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "flags.md"
+HEADER = """# Flags
+
+Written by `python -m tests.flag_tables` from the parsers; `--help` of each script says the same. Unknown flags are
+refused, abbreviations are not taken, and booleans need a value (`--freeze True`).
+"""
+# Scripts with the same flags stand together; defaults that differ are listed for each.
+SCRIPTS = (("data_convert.py",), ("retrieve.py",), ("src/bert_ms_format.py",), ("train_kb_embedding.py",),
+           ("run_KTNET_squad.py", "run_KTNET_record.py"), ("run_KTNET_squad_eval.py", "run_KTNET_record_eval.py"),
+           ("predict.py",), ("export.py",), ("preprocess.py",), ("postprocess.py",))
+
+
+class _CapturedError(Exception):
+    """Carries the parser of a script out of its main function."""
+
+
+def parser_of(script: str) -> argparse.ArgumentParser:
+    """The parser that a script builds, without running the script."""
+    def capture(self: argparse.ArgumentParser, *args: object, **kwargs: object) -> None:
+        raise _CapturedError(self)
+
+    main = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
+    with mock.patch.object(argparse.ArgumentParser, "parse_known_args", capture):
+        try:
+            main([])
+        except _CapturedError as captured:
+            return captured.args[0]
+    raise AssertionError(f"{script}: main parses no flags")
+
+
+def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Name -> declaration, in the order of --help."""
+    return {action.option_strings[0]: action for group in parser._action_groups for action in group._group_actions
+            if action.option_strings and action.dest != "help" and action.help != argparse.SUPPRESS}
+
+
+def default_text(action: argparse.Action) -> str:
+    """A default as the table shows it."""
+    if action.required:
+        return "required"
+    if action.default is None or action.default is argparse.SUPPRESS:
+        return ""
+    return f"`{action.default}`" if action.default != "" else ""
+
+
+def table(scripts: tuple[str, ...]) -> str:
+    """The section of scripts that have the same flags."""
+    parsers = [parser_of(script) for script in scripts]
+    declared = [flags(parser) for parser in parsers]
+    assert all(list(other) == list(declared[0]) for other in declared), scripts
+    lines = [f"## {', '.join(scripts)}", "", "| flag | default | |", "| --- | --- | --- |"]
+    for name, action in declared[0].items():
+        defaults = list(dict.fromkeys(default_text(other[name]) for other in declared))
+        text = re.sub(r" \(default: [^)]*\)$", "", " ".join(parsers[0]._get_formatter()._expand_help(action).split()))
+        text = text.replace("|", r"\|")
+        names = ", ".join(f"`{option}`" for option in action.option_strings)
+        lines.append(f"| {names} | {'; ReCoRD: '.join(defaults)} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEADER, *map(table, SCRIPTS)])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
