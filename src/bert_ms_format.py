@@ -1,23 +1,21 @@
-"""Turn a BERT encoder made elsewhere into a MindSpore checkpoint.
+"""Turn a BERT encoder, or a KT-NET of the authors, into a MindSpore checkpoint.
 
     python src/bert_ms_format.py --data_url DIR [--source DIR] [--output FILE.ckpt]
 
-Two kinds of source are read: a HuggingFace folder (``config.json``, ``vocab.txt``, ``model.safetensors``) and the
-folder of the PaddlePaddle archive (``bert_config.json``, ``vocab.txt``, ``params`` with one file a parameter). Every
-tensor's name and shape is held against the sizes of the configuration before anything is written. The output's folder
-ends up with all that the other scripts want of an encoder: checkpoint, ``bert_config.json`` and ``vocab.txt``.
+Four kinds of source are read: a HuggingFace folder (``config.json``, ``vocab.txt``, ``model.safetensors``), the folder
+of the PaddlePaddle archive (``bert_config.json``, ``vocab.txt``, ``params`` with one file a parameter), a checkpoint of
+MindSpore's BERT (``bert.bert.*`` names), and the authors' trained KT-NETs (a folder of persistables). The name and
+shape of every tensor is checked against the configuration before anything is written. An encoder's configuration and
+vocabulary are put beside the checkpoint; a KT-NET gets the JSON file with its sizes.
 """
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import struct
 import sys
-import tempfile
 from argparse import Namespace
 from pathlib import Path
-from typing import Callable, Protocol, Sequence
+from typing import Sequence
 
 if __name__ == "__main__" and not __package__:
     # Started by its path, Python looks for modules in src, where the project's own packages are not but names like
@@ -28,190 +26,40 @@ if __name__ == "__main__" and not __package__:
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from src.config import BertConfig, DataFolder  # noqa: E402
-from src.weights.names import Convention, NameRule, name_rules  # noqa: E402
-from src.weights.persistables import read_header, read_persistable, to_float32  # noqa: E402
-from utils.args import OneLineParser  # noqa: E402
-from utils.util import LOGGER, InputError, atomic_path, read_json, run_main, set_up_logging  # noqa: E402
-
-WANTED = ("wanted is a HuggingFace folder (config.json, vocab.txt, model.safetensors) or the PaddlePaddle archive's "
-          "folder (bert_config.json, vocab.txt, params/)")
-# What people have instead, and how it becomes one of the two.
-OTHER_SOURCES = (
-    ("model.safetensors.index.json", "the tensors are split over several files; save the model again in one "
-                                     "model.safetensors: save_pretrained(DIR, max_shard_size=\"100GB\")"),
-    ("pytorch_model.bin", "pickled PyTorch weights are not read; save the model again as model.safetensors: "
-                          "BertModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"),
-    ("tf_model.h5", "TensorFlow weights are not read; save the model again as model.safetensors: "
-                    "BertModel.from_pretrained(DIR, from_tf=True).save_pretrained(NEW_DIR)"),
-    ("bert_model.ckpt.index", "Google's TensorFlow checkpoint is not read; convert it with transformers' "
-                              "convert_bert_original_tf_checkpoint_to_pytorch and save it as model.safetensors"),
+from src.config import (  # noqa: E402
+    KB_PAD_MULTIPLE,
+    KNOWLEDGE_BASES,
+    MAX_SEQ_LEN,
+    TASKS,
+    BertConfig,
+    DataFolder,
 )
+from src.knowledge.concepts import concept_digest, read_concept_vectors  # noqa: E402
+from src.weights.authors import AuthorsHead  # noqa: E402
+from src.weights.names import NameRule, name_rules  # noqa: E402
+from src.weights.sources import (  # noqa: E402
+    OUR_ENCODER,
+    READERS,
+    EncoderSource,
+    PaddleFolder,
+    check_finite,
+    open_source,
+)
+from utils.args import OneLineParser  # noqa: E402
+from utils.util import LOGGER, InputError, atomic_path, file_digest, run_main, set_up_logging  # noqa: E402
+
 # Fields of the configuration that do not change what the encoder computes.
 TRAINING_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 
 
-class EncoderSource(Protocol):
-    """A folder that holds an encoder."""
-
-    label: str                  # as people call it
-    convention: Convention      # whose names it uses
-    config_path: Path
-    vocab_path: Path
-    names: frozenset[str]       # of the tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape that the tensor ``name`` has there."""
-        ...
-
-    def place(self, name: str) -> str:
-        """Where the tensor ``name`` stands, for messages."""
-        ...
-
-    def of_encoder(self, name: str) -> bool:
-        """Whether ``name`` is the encoder's; heads and optimizer states are not."""
-        ...
-
-    def reader(self, names: Sequence[str]) -> Callable[[str], np.ndarray]:
-        """Get ``names`` ready; returns what gives each as a float32 array in the shape that it has there."""
-        ...
-
-
-class HuggingFaceFolder:
-    """``config.json``, ``vocab.txt`` and ``model.safetensors``; names with or without the prefix ``bert.``."""
-
-    label = "HuggingFace folder"
-    convention: Convention = "huggingface"
-    _DTYPES = ("F64", "F32", "F16", "BF16")
-
-    def __init__(self, folder: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-        self.config_path = _first_file(folder, "config.json", "bert_config.json")
-        self.vocab_path = _first_file(folder, "vocab.txt")
-        self._path = folder / "model.safetensors"
-        try:
-            self._tensors = safe_open(self._path, framework="np")
-        except SafetensorError as error:
-            raise InputError(f"{self._path}: not a whole safetensors file ({error}); fetch it again") from None
-        self._full_names = {name.removeprefix("bert."): name for name in self._tensors.keys()}  # noqa: SIM118
-        self.names = frozenset(self._full_names)
-        self._check_kind()
-
-    def _check_kind(self) -> None:
-        """Refuse relatives of BERT whose tensors have the same names but which compute something else."""
-        settings = read_json(self.config_path)
-        wanted = {"model_type": "bert", "position_embedding_type": "absolute"}
-        for key, value in wanted.items():
-            if isinstance(settings, dict) and settings.get(key, value) != value:
-                raise InputError(f"{self.config_path}: {key} is {settings[key]!r}; only {value!r} can be converted")
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """As the header of the file says; refuses quantized tensors."""
-        tensor = self._tensors.get_slice(self._full_names[name])
-        if tensor.get_dtype() not in self._DTYPES:
-            raise InputError(f"{self.place(name)}: stored as {tensor.get_dtype()}; "
-                             f"wanted are floating-point weights ({', '.join(self._DTYPES)})")
-        return tuple(tensor.get_shape())
-
-    def place(self, name: str) -> str:
-        """File and tensor."""
-        return f"{self._path}: tensor {self._full_names.get(name, name)}"
-
-    def of_encoder(self, name: str) -> bool:
-        """Poolers and heads are not; nor is position_ids, a constant 0, 1, 2, ... that older files carry along."""
-        return name.startswith(("embeddings.", "encoder.")) and name != "embeddings.position_ids"
-
-    def reader(self, names: Sequence[str]) -> Callable[[str], np.ndarray]:
-        """Tensors are read when they are asked for."""
-        return self._read
-
-    def _read(self, name: str) -> np.ndarray:
-        full_name = self._full_names[name]
-        if self._tensors.get_slice(full_name).get_dtype() == "BF16":
-            return to_float32(self._bfloat16_bits(full_name))
-        return to_float32(self._tensors.get_tensor(full_name))
-
-    def _bfloat16_bits(self, full_name: str) -> np.ndarray:
-        """NumPy has no bfloat16, so safetensors cannot hand such a tensor over: take its bits from the file."""
-        with open(self._path, "rb") as source:
-            (length,) = struct.unpack("<Q", source.read(8))
-            entry = json.loads(source.read(length))[full_name]
-            begin, end = entry["data_offsets"]
-            source.seek(8 + length + begin)
-            return np.frombuffer(source.read(end - begin), "<u2").reshape(entry["shape"])
-
-
-class PaddleFolder:
-    """``bert_config.json``, ``vocab.txt`` and a folder of persistables, each file one parameter.
-
-    Paddle reads them where it is installed; where it is not, our own reader of the layout does. Its check of each
-    header comes first in both cases, because Paddle takes a file that was cut short without a word.
-    """
-
-    label = "PaddlePaddle folder"
-    convention: Convention = "paddle"
-
-    def __init__(self, folder: Path, params: Path) -> None:
-        self.config_path = _first_file(folder, "bert_config.json", "config.json")
-        self.vocab_path = _first_file(folder, "vocab.txt")
-        self._params = params
-        self.names = frozenset(path.name for path in params.iterdir() if path.is_file())
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """As the header of the file says, which is held against the file's size."""
-        return read_header(self._params / name).shape
-
-    def place(self, name: str) -> str:
-        """The file."""
-        return str(self._params / name)
-
-    def of_encoder(self, name: str) -> bool:
-        """Adam's states, which a folder saved in the middle of training also holds, are not."""
-        return name.startswith("encoder_layer_") and not any(mark in name for mark in ("_moment", "_pow_acc"))
-
-    def reader(self, names: Sequence[str]) -> Callable[[str], np.ndarray]:
-        """Paddle reads them all at once, our own reader one by one."""
-        try:
-            import paddle
-        except ImportError:
-            LOGGER.info("paddlepaddle is not installed: reading its persistables by their published layout")
-            return lambda name: read_persistable(self._params / name)
-        LOGGER.info("reading the persistables with paddlepaddle %s", paddle.__version__)
-        # paddle.load stumbles over any other file in the folder (a README, __model__): show it only what is wanted
-        with tempfile.TemporaryDirectory() as view:
-            for name in names:
-                os.symlink((self._params / name).resolve(), Path(view) / name)
-            loaded = paddle.load(view)
-        return lambda name: to_float32(np.asarray(loaded[name]))
-
-
-def _first_file(folder: Path, *names: str) -> Path:
-    """The first of ``names`` that is a file in ``folder``."""
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{folder / names[0]}: no such file; it belongs to the encoder: put it beside the weights")
-
-
-def open_source(folder: Path) -> EncoderSource:
-    """Recognise what ``folder`` holds.
-
-    Raises:
-        InputError: none of the two kinds; the message says what is wanted.
-    """
-    if not folder.is_dir():
-        what = "a file, not a folder: unpack it and give the folder" if folder.exists() else "no such folder"
-        raise InputError(f"{folder}: {what}; {WANTED}")
-    if (folder / "model.safetensors").is_file():
-        return HuggingFaceFolder(folder)
-    if (folder / "params").is_dir():
-        return PaddleFolder(folder, folder / "params")
-    if (folder / "word_embedding").is_file():
-        return PaddleFolder(folder.resolve().parent, folder)
-    for name, mend in OTHER_SOURCES:
-        if (folder / name).exists():
-            raise InputError(f"{folder / name}: {mend}")
-    raise InputError(f"{folder}: no encoder that can be read; {WANTED}")
+def read_config(source: EncoderSource) -> BertConfig:
+    """Sizes of the source's encoder; says so where the kind of source, not the file, tells how it computes."""
+    config = BertConfig.from_json_file(source.config_path)
+    if source.overrides and config.hidden_act == "gelu":
+        config = dataclasses.replace(config, **source.overrides)
+        LOGGER.info("%s: written with %s, which is what that encoder computed", source.label,
+                    ", ".join(f"{name} {value}" for name, value in source.overrides.items()))
+    return config
 
 
 def match_tensors(source: EncoderSource, config: BertConfig) -> dict[NameRule, str]:
@@ -241,8 +89,6 @@ def match_tensors(source: EncoderSource, config: BertConfig) -> dict[NameRule, s
     if foreign:
         raise InputError(f"{source.place(foreign[0])}: has no place in the encoder of {source.config_path} "
                          f"({config.num_hidden_layers} layers); give the configuration of this encoder")
-    if unused:
-        LOGGER.info("not used: %s%s", ", ".join(unused[:5]), f" and {len(unused) - 5} more" if len(unused) > 5 else "")
     return found
 
 
@@ -260,22 +106,22 @@ def read_parameters(source: EncoderSource, config: BertConfig) -> dict[str, np.n
     """Every parameter of the encoder under our name and in our orientation, float32.
 
     Raises:
-        InputError: as :func:`match_tensors`.
+        InputError: as :func:`match_tensors`, or a tensor holds NaN or infinite values.
     """
     found = match_tensors(source, config)
     read = source.reader(list(found.values()))
     parameters = {}
     for rule, name in tqdm(found.items(), desc="parameters", unit="", disable=None):
-        values = read(name)
+        values = check_finite(read(name), source.place(name))
         parameters[rule.target] = np.ascontiguousarray(values.T if rule.transposed(source.convention) else values)
     return parameters
 
 
-def check_companions(source: EncoderSource, config: BertConfig, folder: Path) -> dict[Path, Path]:
+def check_companions(source: EncoderSource, config: BertConfig, folder: Path) -> dict[Path, bytes]:
     """Compare the source's vocabulary and configuration with those that the output's folder already has.
 
     Returns:
-        Files to copy: source -> destination.
+        Files to write: path -> contents.
 
     Raises:
         InputError: the vocabulary does not fit the encoder, or the folder holds another encoder's files.
@@ -284,15 +130,16 @@ def check_companions(source: EncoderSource, config: BertConfig, folder: Path) ->
     if len(pieces) > config.vocab_size:
         raise InputError(f"{source.vocab_path}: {len(pieces)} word pieces, but vocab_size in {source.config_path} is "
                          f"{config.vocab_size}; give the vocabulary of this encoder")
-    copies = {}
+    files = {}
     vocab, bert_config = folder / "vocab.txt", folder / "bert_config.json"
     if not vocab.exists():
-        copies[source.vocab_path] = vocab
+        files[vocab] = source.vocab_path.read_bytes()
     elif vocab.read_bytes().splitlines() != pieces:
         raise InputError(f"{vocab}: another vocabulary than {source.vocab_path}; remove it, or give --output in "
                          "another folder")
     if not bert_config.exists():
-        copies[source.config_path] = bert_config
+        own = (json.dumps(dataclasses.asdict(config), indent=2) + "\n").encode()
+        files[bert_config] = own if source.overrides else source.config_path.read_bytes()
     else:
         present = dataclasses.asdict(BertConfig.from_json_file(bert_config))
         differing = [f"{name} is {present[name]}, not {value}" for name, value in dataclasses.asdict(config).items()
@@ -300,54 +147,137 @@ def check_companions(source: EncoderSource, config: BertConfig, folder: Path) ->
         if differing:
             raise InputError(f"{bert_config}: another encoder than {source.config_path}: {', '.join(differing)}; "
                              "remove it, or give --output in another folder")
-    return copies
+    return files
 
 
-def convert_encoder(folder: Path, output: Path) -> None:
-    """Write the encoder in ``folder`` to ``output``, with its configuration and vocabulary beside it.
+def check_output(output: Path) -> None:
+    """Refuse an output that is no checkpoint's name."""
+    if output.suffix != ".ckpt" or output.is_dir():
+        raise InputError(f"--output {output}: give the name of a file that ends in .ckpt")
+
+
+def convert_encoder(source: EncoderSource, output: Path) -> None:
+    """Write an encoder to ``output``, with its configuration and vocabulary beside it.
 
     Raises:
         InputError: the source cannot be used or the output's folder holds another encoder; nothing is written then.
     """
-    if output.suffix != ".ckpt" or output.is_dir():
-        raise InputError(f"--output {output}: give the name of a file that ends in .ckpt")
-    source = open_source(folder)
-    config = BertConfig.from_json_file(source.config_path)
-    copies = check_companions(source, config, output.parent)
-    LOGGER.info("%s: %s, %d layers of width %d, vocabulary of %d", folder, source.label, config.num_hidden_layers,
+    check_output(output)
+    config = read_config(source)
+    files = check_companions(source, config, output.parent)
+    LOGGER.info("%s, %d layers of width %d, vocabulary of %d", source.label, config.num_hidden_layers,
                 config.hidden_size, config.vocab_size)
+    unused = sorted(source.names - set(match_tensors(source, config).values()))
+    if unused:
+        LOGGER.info("not used: %s%s", ", ".join(unused[:5]), f" and {len(unused) - 5} more" if len(unused) > 5 else "")
     parameters = read_parameters(source, config)
     from src.weights.checkpoint import (
         write_checkpoint,  # MindSpore takes seconds to import: not for what is refused above
     )
-    for original, copy in copies.items():
-        with atomic_path(copy) as temporary:
-            temporary.write_bytes(original.read_bytes())
-        LOGGER.info("wrote %s", copy)
+    for path, contents in files.items():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(contents)
+        LOGGER.info("wrote %s", path)
     write_checkpoint(output, parameters)    # last: where the checkpoint is, the rest is too
+    tell_written(output, parameters)
+
+
+def tell_written(output: Path, parameters: dict[str, np.ndarray]) -> None:
+    """One line on what was written."""
     LOGGER.info("wrote %s: %d parameters, %.1f million numbers", output, len(parameters),
                 sum(values.size for values in parameters.values()) / 1e6)
 
 
+def convert_ktnet(source: PaddleFolder, data: DataFolder, dataset: str, output: Path) -> None:
+    """Write a KT-NET of the authors as a checkpoint of ours, with its sizes beside it.
+
+    Args:
+        source: the folder.
+        data: the data folder; its concept vectors tell what the rows of the tables mean.
+        dataset: what the network was trained on.
+        output: the checkpoint.
+
+    Raises:
+        InputError: the folder cannot be used, or its tables are not those of the data folder's vectors; nothing is
+            written then.
+    """
+    check_output(output)
+    vectors = {base: read_concept_vectors(data.vectors(base)) for base in KNOWLEDGE_BASES
+               if data.vectors(base).is_file()}
+    bert = read_config(source)
+    head = AuthorsHead(source, {base.name: len(names) for base, (names, _) in vectors.items()}, KB_PAD_MULTIPLE)
+    config = head.config(bert, MAX_SEQ_LEN)
+    parameters = {**read_parameters(source, bert), **head.parameters(config)}
+    for base in head.bases:
+        if base not in vectors:
+            raise InputError(f"{data.vectors(base)}: no such file; the concepts of {source.place('')} have no names "
+                             "without it: fetch the vectors that the network was trained with (scripts/get_data.sh)")
+        check_table(parameters[f"embedding_{base.name}.embedding_table"], vectors[base][1], data.vectors(base))
+    digests = {base.name: concept_digest(names) for base, (names, _) in vectors.items()}
+    config = dataclasses.replace(
+        config, dataset=dataset, vocabulary_md5=file_digest(source.vocab_path),
+        memories=tuple(dataclasses.replace(memory, concepts_sha256=digests[memory.name])
+                       for memory in config.memories))
+    from src.weights.checkpoint import save_config, write_checkpoint
+    save_config(output, config, {"do_lower_case": False, "trained_by": "the authors"})
+    write_checkpoint(output, parameters)
+    tell_written(output, parameters)
+
+
+def check_table(table: np.ndarray, vectors: np.ndarray, path: Path) -> None:
+    """Refuse vectors that are not those of a trained network's table, which training leaves as they are.
+
+    Args:
+        table: float32 [rows, D], padded.
+        vectors: float32 [N, width].
+        path: of the vectors, for the message.
+    """
+    rows, width = vectors.shape
+    if table.shape[0] <= rows or table.shape[1] < width or \
+            not np.allclose(table[1:rows + 1, :width], vectors, rtol=1e-4, atol=1e-5):
+        raise InputError(f"{path}: not the vectors of the network's table; put those that it was trained with there")
+
+
+def dataset_of(folder: Path) -> str:
+    """The data set that the authors' folder names, as KTNET_fine-tuned-model_squad_both does."""
+    found = [name for name in TASKS if name in folder.resolve().name]
+    if len(found) != 1:
+        raise InputError(f"--dataset: {folder} does not name the data set that the network was trained on; give squad "
+                         "or record")
+    return found[0]
+
+
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
-    """Read the command line and fill in the defaults that depend on --data_url."""
-    parser = OneLineParser(prog="bert_ms_format.py", description="Turn a BERT encoder into a MindSpore checkpoint.")
+    """Read the command line."""
+    parser = OneLineParser(prog="bert_ms_format.py",
+                           description="Turn a BERT encoder, or a KT-NET of the authors, into a MindSpore checkpoint.")
     parser.add_argument("--data_url", type=Path, default=Path("./data"), help="data folder")
-    parser.add_argument("--source", type=Path, help="folder of the encoder [cased_L-24_H-1024_A-16 in --data_url]")
-    parser.add_argument("--output", type=Path, help="checkpoint to write [cased_L-24_H-1024_A-16/roberta.ckpt in "
+    parser.add_argument("--source", type=Path, help="folder of the encoder or of the authors' trained network, or a "
+                                                    "checkpoint of MindSpore's BERT [cased_L-24_H-1024_A-16 in "
                                                     "--data_url]")
-    arguments = parser.parse_args(argv)
-    folder = DataFolder(arguments.data_url).bert()
-    arguments.source = arguments.source or folder
-    arguments.output = arguments.output or folder / "roberta.ckpt"
-    return arguments
+    parser.add_argument("--output", type=Path, help="checkpoint to write [cased_L-24_H-1024_A-16/roberta.ckpt in "
+                                                    "--data_url; for a KT-NET KTNET_{dataset}_authors.ckpt there]")
+    parser.add_argument("--reader", choices=READERS, default=READERS[0],
+                        help="what reads PaddlePaddle's files: our own reader, or PaddlePaddle itself "
+                             "(requirements-paddle.txt)")
+    parser.add_argument("--dataset", choices=tuple(TASKS), help="what a KT-NET of the authors was trained on [as its "
+                                                                "folder's name says]")
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert as the command line asks."""
     arguments = parse_arguments(argv)
     set_up_logging()
-    convert_encoder(arguments.source, arguments.output)
+    data = DataFolder(arguments.data_url)
+    folder = arguments.source or data.bert()
+    source = open_source(folder, arguments.reader, data.bert())
+    if isinstance(source, PaddleFolder) and source.is_ktnet:
+        dataset = arguments.dataset or dataset_of(folder)
+        output = arguments.output or data.root / f"KTNET_{dataset}_authors.ckpt"
+        convert_ktnet(source, data, dataset, output)
+    else:
+        convert_encoder(source, arguments.output or data.bert() / OUR_ENCODER)
 
 
 if __name__ == "__main__":

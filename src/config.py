@@ -147,6 +147,7 @@ class MemoryConfig:
     rows: int            # concepts + padding concept, rounded up
     width: int           # D, rounded up
     max_concepts: int    # K
+    concepts_sha256: str = ""    # digest of the concepts' names in the order of the rows; "" is not known
 
     @property
     def column(self) -> str:
@@ -156,11 +157,13 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class KTNetConfig:
-    """What shapes the network; saved with every checkpoint."""
+    """What shapes the network, and what its inputs mean; saved with every checkpoint."""
 
     bert: BertConfig
     memories: tuple[MemoryConfig, ...] = ()
     max_seq_len: int = MAX_SEQ_LEN
+    dataset: str = ""            # what it was trained on (squad, record); "" is not known
+    vocabulary_md5: str = ""     # of the vocabulary file, as in the manifest of features; "" is not known
 
     @property
     def fused_width(self) -> int:
@@ -188,10 +191,15 @@ class KTNetConfig:
         longest = values.get("max_seq_len")
         if not isinstance(longest, int) or not 1 <= longest <= MAX_SIZE:
             raise InputError(f"{source}: max_seq_len must be a positive whole number")
-        return cls(bert=BertConfig.from_dict(values.get("bert"), f"{source}: bert"),
-                   memories=tuple(read_fields(MemoryConfig, memory, f"{source}: memories[{number}]")
-                                  for number, memory in enumerate(values["memories"])),
-                   max_seq_len=longest)
+        meanings = {name: values.get(name, "") for name in ("dataset", "vocabulary_md5")}
+        for name, value in meanings.items():
+            if not isinstance(value, str):
+                raise InputError(f"{source}: {name} must be a text")
+        memories = tuple(read_fields(MemoryConfig, memory, f"{source}: memories[{number}]")
+                         for number, memory in enumerate(values["memories"]))
+        if len({memory.name for memory in memories}) < len(memories):
+            raise InputError(f"{source}: two memories share a name")
+        return cls(BertConfig.from_dict(values.get("bert"), f"{source}: bert"), memories, longest, **meanings)
 
 
 @dataclass(frozen=True)

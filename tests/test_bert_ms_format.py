@@ -114,8 +114,8 @@ def no_paddle(monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", None)    # import paddle raises ImportError
 
 
-def read(folder, config=CONFIG):
-    return bert_ms_format.read_parameters(bert_ms_format.open_source(folder), config)
+def read(folder, config=CONFIG, reader="builtin"):
+    return bert_ms_format.read_parameters(bert_ms_format.open_source(folder, reader), config)
 
 
 def assert_equal(found, wanted):
@@ -184,6 +184,18 @@ def test_paddle_s_own_folder_may_be_given(tmp_path, no_paddle):
     assert_equal(read(write_paddle(tmp_path / "source", parameters) / "params"), parameters)
 
 
+def test_the_reader_is_never_switched_silently(tmp_path, no_paddle):
+    folder = write_paddle(tmp_path / "source", make_parameters())
+    with pytest.raises(InputError, match="--reader paddle: PaddlePaddle is not installed; install requirements-paddle"):
+        read(folder, reader="paddle")
+
+
+def test_builtin_takes_no_paddle(tmp_path, monkeypatch):
+    """Even where it is installed."""
+    monkeypatch.setitem(sys.modules, "paddle", object())
+    assert_equal(read(write_paddle(tmp_path / "source", make_parameters())), make_parameters())
+
+
 def test_paddle_with_paddle(tmp_path):
     if importlib.util.find_spec("paddle") is None:
         pytest.skip("paddlepaddle is not installed: its own reading of a persistables folder is NOT tested")
@@ -191,12 +203,61 @@ def test_paddle_with_paddle(tmp_path):
     parameters = make_parameters()
     folder = write_paddle(tmp_path / "source", parameters)
     (folder / "params" / "README").write_text("no parameter")
-    assert_equal(read(folder), parameters)
+    assert_equal(read(folder, reader="paddle"), parameters)
+    assert_equal(read(folder, reader="builtin"), parameters)
     # and what Paddle writes today in the old layout is byte for byte what this file's own writer makes
     for ours, _, name, transposed in NAMES:
         values = np.ascontiguousarray(parameters[ours].T if transposed else parameters[ours])
         paddle.save(paddle.to_tensor(values), str(tmp_path / "written" / name), use_binary_format=True)
         assert (tmp_path / "written" / name).read_bytes() == (folder / "params" / name).read_bytes()
+
+
+NEWER_MINDSPORE = {"bert_embedding_postprocessor.embedding_table":
+                   "bert_embedding_postprocessor.token_type_embedding.embedding_table",
+                   "bert_embedding_postprocessor.full_position_embeddings":
+                   "bert_embedding_postprocessor.full_position_embedding.embedding_table"}
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_checkpoints_of_mindspore_s_bert(tmp_path, newer):
+    """Names with one more "bert."; computed as that framework did, whatever its configuration says."""
+    pytest.importorskip("mindspore")
+    from src.weights.checkpoint import read_checkpoint, write_checkpoint
+
+    parameters, source = make_parameters(), tmp_path / "source"
+    write_companions(source, name="bert_config.json")
+    renamed = {name.removeprefix("bert."): values for name, values in parameters.items()}
+    if newer:
+        renamed = {NEWER_MINDSPORE.get(name, name): values for name, values in renamed.items()}
+    write_checkpoint(source / "bert_base.ckpt", {
+        **{f"bert.bert.{name}": values for name, values in renamed.items()},
+        "bert.bert.dense.weight": np.zeros((8, 8), np.float32), "bert.cls1.output_bias": np.zeros(23, np.float32),
+        "moments.bert.bert.bert_encoder.layers.0.intermediate.bias": np.zeros(12, np.float32)})
+    output = tmp_path / "output" / "roberta.ckpt"
+    bert_ms_format.main(["--source", str(source / "bert_base.ckpt" if newer else source), "--output", str(output)])
+    assert_equal({name: value.asnumpy() for name, value in read_checkpoint(output).items()}, parameters)
+    assert BertConfig.from_json_file(output.with_name("bert_config.json")) == \
+        dataclasses.replace(CONFIG, hidden_act="gelu_new", layer_norm_eps=1e-7)
+
+
+def test_a_checkpoint_of_ours_needs_no_conversion(tmp_path):
+    pytest.importorskip("mindspore")
+    from src.weights.checkpoint import write_checkpoint
+
+    write_companions(tmp_path / "source", name="bert_config.json")
+    write_checkpoint(tmp_path / "source" / "own.ckpt", make_parameters())
+    assert "needs no conversion" in refused(tmp_path / "source" / "own.ckpt", tmp_path / "out" / "roberta.ckpt")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("write", [write_paddle, lambda folder, values: write_huggingface(
+    folder, huggingface_tensors(values))])
+def test_broken_weights_are_found(tmp_path, write, value):
+    parameters = make_parameters()
+    parameters["bert.bert_encoder.layers.1.output.dense.weight"][3, 2] = value
+    message = refused(write(tmp_path / "source", parameters))
+    assert "holds NaN or infinite values" in message and ("encoder.layer.1.output.dense.weight" in message
+                                                          or "encoder_layer_1_ffn_fc_1.w_0" in message)
 
 
 @pytest.mark.parametrize("data_type, dtype", [(4, np.float16), (6, np.float64)])
@@ -244,13 +305,47 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     from src.weights.checkpoint import write_checkpoint
 
     def half_write(entries, path, **_):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device", path)
+        Path(path).with_suffix(".tmp").write_bytes(b"half")      # MindSpore writes there first
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(mindspore, "save_checkpoint", half_write)
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match="roberta.ckpt: cannot be written .No space left on device"):
         write_checkpoint(tmp_path / "roberta.ckpt", {"x": np.zeros(3, np.float32)})
     assert listing(tmp_path) == []
+
+
+def test_what_a_killed_write_left_is_swept(tmp_path):
+    """Also what a write in progress has there stays."""
+    pytest.importorskip("mindspore")
+    from src.weights.checkpoint import _workplace, write_checkpoint
+
+    killed = "import os, sys, mindspore as ms\n" \
+        "from src.weights.checkpoint import write_checkpoint\n" \
+        "ms.save_checkpoint = lambda entries, path, **_: (open(path[:-5] + '.tmp', 'w').close(), os._exit(9))\n" \
+        "write_checkpoint(sys.argv[1], {})"
+    path = tmp_path / "roberta.ckpt"
+    assert subprocess.run([sys.executable, "-c", killed, path], cwd=ROOT, check=False).returncode == 9
+    assert len(listing(tmp_path)) == 2                           # MindSpore's folder, and our own temporary file
+    with _workplace(tmp_path / "other.ckpt") as living:
+        write_checkpoint(path, {"x": np.zeros(3, np.float32)})
+        assert sorted(listing(tmp_path)) == sorted(["roberta.ckpt", living.name])
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    pytest.importorskip("mindspore")
+    from src.weights.checkpoint import read_checkpoint, write_checkpoint
+
+    path = tmp_path / "x.ckpt"
+    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    write_checkpoint(path, {"x": values})
+    np.testing.assert_array_equal(read_checkpoint(path)["x"].asnumpy(), values)
+    whole = path.read_bytes()
+    for place in (10, 2000, len(whole) - 17, len(whole) - 1):   # the name, a number, the mark of the CRC, the CRC
+        broken = bytearray(whole)
+        broken[place] ^= 4
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match="x.ckpt: not a whole MindSpore checkpoint"):
+            read_checkpoint(path)
 
 
 # ------------------------------------------------------------------------------------------------- what goes wrong
@@ -259,7 +354,7 @@ def refused(folder, output=None):
     output = output or folder.parent / "output" / "roberta.ckpt"
     before = listing(output.parent)
     with pytest.raises(InputError) as caught:
-        bert_ms_format.convert_encoder(folder, output)
+        bert_ms_format.convert_encoder(bert_ms_format.open_source(folder), output)
     assert listing(output.parent) == before
     message = str(caught.value)
     assert "\n" not in message

@@ -15,7 +15,7 @@ import export  # noqa: E402
 import src.export.export  # noqa: E402
 from src.config import feature_columns  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
-from src.weights.checkpoint import config_path, load_weights, write_checkpoint  # noqa: E402
+from src.weights.checkpoint import config_path, load_weights, open_checkpoint, write_checkpoint  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.reference import TINY, random_columns  # noqa: E402
 from tests.small_checkpoint import make_checkpoint, with_activation  # noqa: E402
@@ -94,7 +94,7 @@ def test_mindir_loads_back_in_mindspore(tiny):
     tensors = [ms.Tensor(value) for value in inputs.values()]
     loaded = ms.nn.GraphCell(ms.load(str(mindir)))(*tensors).asnumpy()
     network = KTNETEval(TINY).set_train(False)
-    load_weights(network, checkpoint, use_average=True)
+    load_weights(network, open_checkpoint(checkpoint), use_average=True)
     np.testing.assert_allclose(loaded, network(*tensors).asnumpy(), rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(loaded, run_onnx(onnx_file, inputs), rtol=0, atol=TOLERANCE)
 

@@ -9,7 +9,7 @@ import pytest
 
 ms = pytest.importorskip("mindspore")
 
-from src.bert_ms_format import convert_encoder  # noqa: E402
+from src.bert_ms_format import convert_encoder, open_source  # noqa: E402
 from src.config import BertConfig, KTNetConfig, MemoryConfig, input_columns  # noqa: E402
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
@@ -223,7 +223,7 @@ def import_transformers():
 def compare_with_transformers(source, output, model, vocab_size, tolerance=TOLERANCE):
     config = dataclasses.replace(TINY, bert=dataclasses.replace(TINY.bert, vocab_size=vocab_size), memories=())
     columns = reference.random_columns(config, batch=3, seed=4)
-    convert_encoder(source, output / "roberta.ckpt")
+    convert_encoder(open_source(source), output / "roberta.ckpt")
     found, wanted = encode(output, columns), encode_with_transformers(model, columns)
     used = columns["input_mask"] == 1       # what stands at padding is nobody's business
     np.testing.assert_allclose(found[used], wanted[used], atol=tolerance, rtol=0)

@@ -338,8 +338,9 @@ def add_question_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--passage_file", type=Path, help="a text file with the passage")
     group.add_argument("--question", action="append", default=[],
                        help="may be given several times; left out, questions are read from standard input, one a line")
-    group.add_argument("--dataset", choices=("squad", "record"), default="squad",
-                       help="what the checkpoint was trained on; record prefers answers that are entities")
+    group.add_argument("--dataset", choices=("squad", "record"),
+                       help="what the checkpoint was trained on; record prefers answers that are entities [as the "
+                            "checkpoint says, else squad]")
     group.add_argument("--json", action="store_true", help="one JSON object a question, a line each")
     group.add_argument("--html", type=Path, help="also write a page that shows the knowledge behind every word")
     group = parser.add_argument_group("knowledge")

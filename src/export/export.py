@@ -19,8 +19,8 @@ from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, 
 from src.cpu.encoder import FusedEncoderLayer
 from src.export.ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
-from src.weights.build import check_lengths
-from src.weights.checkpoint import is_older_port, load_config, load_weights, read_checkpoint
+from src.weights.build import as_older_port, check_lengths, check_meaning
+from src.weights.checkpoint import Checkpoint, load_weights, open_checkpoint
 from utils.util import LOGGER, InputError, usual_mode
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
@@ -29,38 +29,41 @@ OUTPUT_NAME = "logits"
 GRAPH_SUFFIX, VARIABLES_SUFFIX = "_graph.mindir", "_variables"
 
 
-def sizes_of(checkpoint: Path, bert_config_path: Path) -> KTNetConfig:
+def sizes_of(checkpoint: Checkpoint, bert_config_path: Path) -> KTNetConfig:
     """The sizes saved beside a checkpoint; for one of the older port the encoder's file and the tables' own sizes.
 
     Raises:
-        InputError: no such checkpoint, or its sizes cannot be found out.
+        InputError: its sizes cannot be found out.
     """
-    config = load_config(checkpoint)
-    if config is not None:
-        return config
-    shapes = {name: parameter.shape for name, parameter in read_checkpoint(checkpoint).items()}
+    if checkpoint.config is not None:
+        return checkpoint.config
     if not bert_config_path.is_file():
-        raise InputError(f"{checkpoint}: no sizes are saved beside it; give its encoder's --bert_config_path "
+        raise InputError(f"{checkpoint.path}: no sizes are saved beside it; give its encoder's --bert_config_path "
                          f"({bert_config_path} is no file)")
-    tables = {base: shapes.get(f"embedding_{base.name}.embedding_table") for base in KNOWLEDGE_BASES}
-    memories = tuple(MemoryConfig(base.name, *shape, base.max_concepts) for base, shape in tables.items() if shape)
-    return KTNetConfig(BertConfig.from_json_file(bert_config_path), memories)
+    bert = BertConfig.from_json_file(bert_config_path)
+    if checkpoint.is_older_port:
+        bert = as_older_port(bert, checkpoint.path)
+    tables = {base: checkpoint.values.get(f"embedding_{base.name}.embedding_table") for base in KNOWLEDGE_BASES}
+    return KTNetConfig(bert, tuple(MemoryConfig(base.name, *table.shape, base.max_concepts)
+                                   for base, table in tables.items() if table is not None))
 
 
 def build_for_export(args: argparse.Namespace) -> tuple[KTNETEval, tuple[FeatureColumn, ...]]:
     """The network of --load_checkpoint_path with its weights, and the columns that it takes.
 
     Raises:
-        InputError: no checkpoint, one that cannot be used, or a --max_seq_len that its encoder has no positions for.
+        InputError: no checkpoint, one that cannot be used or was trained on another data set, or a --max_seq_len that
+            its encoder has no positions for.
     """
-    checkpoint = args.load_checkpoint_path
+    checkpoint = open_checkpoint(args.load_checkpoint_path)
     config = sizes_of(checkpoint, args.bert_config_path)
+    check_meaning(config, {"settings": {"dataset": args.dataset}, "knowledge_bases": []}, checkpoint.path)
     max_seq_len = args.max_seq_len or config.max_seq_len
-    check_lengths(config.bert, max_seq_len, checkpoint)
+    check_lengths(config.bert, max_seq_len, checkpoint.path)
     compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
     network = KTNETEval(config, is_training=False, compute_type=compute_type, layer_class=EncoderLayer)
-    report = load_weights(network, checkpoint, use_average=args.use_ema, must_have=not is_older_port(checkpoint))
-    LOGGER.info("%s: %s", checkpoint, report)
+    report = load_weights(network, checkpoint, use_average=args.use_ema)
+    LOGGER.info("%s: %s", checkpoint.path, report)
     network.set_train(False)
     return network, feature_columns(config.memories, "dev", max_seq_len)
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 from src.config import KNOWLEDGE_BASES, TASKS, WORDNET, DataFolder, KnowledgeBase, load_knowledge_bases
 from src.inference.evaluate import decoding_options
-from src.inference.predict import fill_settings, make_tokenizer, open_network
+from src.inference.predict import dataset_of, fill_settings, make_tokenizer, open_network
 from src.inference.windows import gather_logits
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.wordnet_db import WordNet, find_wordnet
@@ -31,6 +31,7 @@ def write_evaluation_page(args: argparse.Namespace) -> None:
     """
     if args.html is None or args.passage is not None or args.passage_file is not None or args.question:
         raise InputError("--evaluation: needs --html FILE, and takes no passage and no question")
+    args.dataset = args.dataset or dataset_of(args.load_checkpoint_path)
     data_file = args.predict_mindrecord_file or DataFolder(args.data_url).mindrecord(TASKS[args.dataset], "dev")
     manifest = open_converted(data_file)
     settings = manifest["settings"]
@@ -38,7 +39,7 @@ def write_evaluation_page(args: argparse.Namespace) -> None:
     args.version_2_with_negative = settings["version_2_with_negative"]
     fill_settings(args)
     predictions = read_predictions(args.evaluation / PREDICTIONS)
-    runner, config = open_network(args, manifest["knowledge_bases"])
+    runner, config = open_network(args, manifest)
     examples = list(islice(read_side_table(data_file), args.page_questions))
     check_answered(examples, predictions, args)
     wanted = {window.unique_id: None for example in examples for window in example.windows}

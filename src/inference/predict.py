@@ -5,7 +5,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from src.config import (
     KNOWLEDGE_BASES,
     RECORD,
+    SQUAD,
     TASKS,
     DataFolder,
     KnowledgeBase,
@@ -38,7 +39,7 @@ from src.viewer.page import write_page
 from src.weights.build import build_for_evaluation, wanted_bases
 from src.weights.checkpoint import config_path, load_config
 from utils.device import set_up_device
-from utils.util import LOGGER, InputError, read_json, read_text
+from utils.util import LOGGER, InputError, file_digest, read_json, read_text
 
 SHOWN = 3      # answers printed for people
 
@@ -92,9 +93,10 @@ class Predictor:
                                        vectors={name: path for name, path in given.items() if path})
         windows = WindowConfig(args.max_seq_len, args.doc_stride, args.max_query_length)
         self._builder = FeatureBuilder(self.tokenizer, windows, self.knowledge.lookups, "dev")
-        self.runner, self.config = open_network(
-            args, [{"name": base.name, "concepts": len(names), "concepts_sha256": concept_digest(names)}
-                   for base, names in ((base, self.knowledge.names[base.name]) for base in bases)])
+        self.runner, self.config = open_network(args, {
+            "settings": {"dataset": args.dataset}, "inputs": {"vocabulary": {"md5": file_digest(args.vocab_path)}},
+            "knowledge_bases": [{"name": name, "concepts": len(names), "concepts_sha256": concept_digest(names)}
+                                for name, names in self.knowledge.names.items()]})
         self.options = decoding_options(args, {"dataset": args.dataset, "lower_case": args.do_lower_case,
                                                "version_2_with_negative": args.version_2_with_negative})
         self._mentions: tuple[str, tuple[Mention, ...]] | None = None      # of the passage asked about last
@@ -142,6 +144,7 @@ def fill_settings(args: argparse.Namespace) -> None:
     path = config_path(args.load_checkpoint_path)
     config = load_config(args.load_checkpoint_path)
     trained = {} if config is None else {"max_seq_len": config.max_seq_len, **read_json(path).get("options", {})}
+    args.dataset = args.dataset or dataset_of(args.load_checkpoint_path)
     for flag, default in CONVERSION_FLAGS.items():
         if getattr(args, flag) is None:
             value = trained.get(flag)
@@ -151,6 +154,12 @@ def fill_settings(args: argparse.Namespace) -> None:
         args.vocab_path = Path(own) if own and Path(own).is_file() else DataFolder(args.data_url).bert() / "vocab.txt"
     if args.bert_config_path is None:
         args.bert_config_path = DataFolder(args.data_url).bert() / "bert_config.json"
+
+
+def dataset_of(checkpoint: Path) -> str:
+    """What a checkpoint was trained on; SQuAD where it does not say."""
+    config = load_config(checkpoint)
+    return (config.dataset if config is not None else "") or SQUAD.name
 
 
 def checkpoint_bases(args: argparse.Namespace) -> tuple[KnowledgeBase, ...]:
@@ -185,15 +194,15 @@ def make_tokenizer(args: argparse.Namespace) -> BertTokenizer:
     return tokenizer
 
 
-def open_network(args: argparse.Namespace, bases: list[dict[str, Any]]) -> tuple[WindowRunner, KTNetConfig]:
+def open_network(args: argparse.Namespace, manifest: Mapping[str, Any]) -> tuple[WindowRunner, KTNetConfig]:
     """The checkpoint's network, ready to run; with its attention where a page is wanted.
 
     Args:
         args: flags.
-        bases: name and number of concepts of every knowledge base, as a manifest has them.
+        manifest: of the features, or the part of one that says what their numbers mean.
     """
     set_up_device(args)
-    network, config = build_for_evaluation(args, args.load_checkpoint_path, {"knowledge_bases": bases},
+    network, config = build_for_evaluation(args, args.load_checkpoint_path, manifest,
                                            KTNETAttention if args.html else KTNET)
     return WindowRunner(network, config.memories, args.max_seq_len, full_length=bool(args.save_logits)), config
 

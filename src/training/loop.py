@@ -26,7 +26,6 @@ from src.training.log import LogFiles, StepRecord, TrainingLog, plot_training
 from src.training.memory_estimate import (
     FUSED_LAYERS,
     PLAIN_LAYERS,
-    available_memory,
     check_memory,
     estimate_training_memory,
 )
@@ -36,6 +35,7 @@ from src.weights.build import build_for_evaluation, build_for_training
 from src.weights.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, save_config, write_checkpoint
 from utils.args import fill_paths
 from utils.device import CompiledLengths, Devices, set_up_device
+from utils.memory import available_memory
 from utils.modelarts import fetch_data, send_results
 from utils.util import LOGGER, InputError, file_digest, write_json
 

@@ -90,25 +90,6 @@ def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequ
     return MemoryEstimate(FLOAT * (weights + tables), FLOAT * copies * trained, FLOAT * activations)
 
 
-def available_memory() -> float | None:
-    """Bytes that this machine could still hand out; None where that is not known."""
-    return _memory_line("MemAvailable")
-
-
-def free_memory() -> float | None:
-    """Bytes that nothing is in, not even cached files; None where that is not known."""
-    return _memory_line("MemFree")
-
-
-def _memory_line(name: str) -> float | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            values = dict(line.split(":", 1) for line in lines)
-        return float(values[name].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-
-
 def check_memory(estimate: MemoryEstimate, available: float | None, force: bool) -> None:
     """Tell the estimate; refuse a training that cannot fit.
 

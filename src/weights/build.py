@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -20,7 +21,8 @@ from src.config import (
 )
 from src.knowledge.concepts import concept_digest, padded_table, read_concept_vectors
 from src.KTNET import KTNET
-from src.weights.checkpoint import is_older_port, load_config, load_weights
+from src.weights.checkpoint import load_weights, open_checkpoint, open_encoder
+from src.weights.names import MINDSPORE_DEFAULTS
 from utils.util import LOGGER, InputError
 
 
@@ -31,9 +33,16 @@ def wanted_bases(args: argparse.Namespace) -> tuple[KnowledgeBase, ...]:
     return tuple(base for base in bases if base.name not in switched_off)
 
 
+class ConceptTable(NamedTuple):
+    """The concepts of one knowledge base."""
+
+    values: np.ndarray      # float32 [rows, D], padded
+    sha256: str             # of the names in their order
+
+
 def load_tables(bases: Sequence[KnowledgeBase], args: argparse.Namespace,
-                manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The padded concept table of every knowledge base: name -> float32 [rows, D].
+                manifest: Mapping[str, Any]) -> dict[str, ConceptTable]:
+    """The concept table of every knowledge base, by its name.
 
     Raises:
         InputError: a vectors file cannot be used, or is not the one whose order the features' ids follow.
@@ -49,12 +58,62 @@ def load_tables(bases: Sequence[KnowledgeBase], args: argparse.Namespace,
         if converted[base.name]["concepts"] != len(names):
             raise InputError(f"{path}: {len(names)} concepts, but the features were made with "
                              f"{converted[base.name]['concepts']}; give the same file or run data_convert.py again")
-        if converted[base.name].get("concepts_sha256", digest := concept_digest(names)) != digest:
+        digest = concept_digest(names)
+        if converted[base.name].get("concepts_sha256", digest) != digest:
             raise InputError(f"{path}: its concepts are not those, or not in the order, that the features were made "
                              "with, so every id would mean another concept; give the same file or run data_convert.py "
                              "again")
-        tables[base.name] = padded_table(vectors, args.kb_pad_multiple)
+        tables[base.name] = ConceptTable(padded_table(vectors, args.kb_pad_multiple), digest)
     return tables
+
+
+def make_memories(bases: Sequence[KnowledgeBase], tables: Mapping[str, ConceptTable]) -> tuple[MemoryConfig, ...]:
+    """The sizes of the memories that read these tables."""
+    return tuple(MemoryConfig(base.name, *tables[base.name].values.shape, base.max_concepts, tables[base.name].sha256)
+                 for base in bases)
+
+
+def vocabulary_md5(manifest: Mapping[str, Any]) -> str:
+    """MD5 of the vocabulary that features were made with; "" where it is not known."""
+    return str(manifest.get("inputs", {}).get("vocabulary", {}).get("md5", ""))
+
+
+def check_meaning(config: KTNetConfig, manifest: Mapping[str, Any], checkpoint: Path,
+                  same_dataset: bool = True) -> None:
+    """Refuse features whose numbers mean something else than those that the network was trained on.
+
+    Args:
+        config: of the checkpoint.
+        manifest: of the features, or the part of one that is known; what one side does not know is not compared.
+        checkpoint: for messages.
+        same_dataset: whether the features must be of the data set that the network was trained on.
+
+    Raises:
+        InputError: another data set, another vocabulary, or concepts in another order.
+    """
+    dataset = manifest.get("settings", {}).get("dataset", "")
+    if same_dataset and config.dataset and dataset and dataset != config.dataset:
+        raise InputError(f"{checkpoint}: was trained on {config.dataset}, the questions are those of {dataset}; give a "
+                         f"checkpoint of {dataset}")
+    pieces = vocabulary_md5(manifest)
+    if config.vocabulary_md5 and pieces and pieces != config.vocabulary_md5:
+        raise InputError(f"--vocab_path: not the vocabulary that {checkpoint} was trained with (MD5 {pieces}, its own "
+                         f"{config.vocabulary_md5}), so every word piece would mean another; give that one, and "
+                         "convert with it")
+    digests = {base["name"]: base.get("concepts_sha256", "") for base in manifest["knowledge_bases"]}
+    for memory in config.memories:
+        digest = digests.get(memory.name, "")
+        if memory.concepts_sha256 and digest and digest != memory.concepts_sha256:
+            raise InputError(f"{checkpoint}: the {memory.name} concepts are not those, or not in the order, that it "
+                             "was trained with, so every id would mean another concept; give the vectors file that it "
+                             "was trained with, and convert with it")
+
+
+def as_older_port(bert: BertConfig, checkpoint: Path) -> BertConfig:
+    """The encoder as the older port computed it: with what were its framework's defaults."""
+    LOGGER.info("%s: a checkpoint of the older port, computed as it was trained: GELU by tanh, layer norms with "
+                "epsilon %g", checkpoint, MINDSPORE_DEFAULTS["layer_norm_eps"])
+    return dataclasses.replace(bert, **MINDSPORE_DEFAULTS)
 
 
 def check_lengths(bert: BertConfig, max_seq_len: int, source: Path) -> None:
@@ -74,16 +133,19 @@ def build_for_training(args: argparse.Namespace, manifest: Mapping[str, Any]) ->
     check_lengths(bert, args.max_seq_len, args.bert_config_path)
     bases = wanted_bases(args)
     tables = load_tables(bases, args, manifest)
-    memories = tuple(MemoryConfig(base.name, *tables[base.name].shape, base.max_concepts) for base in bases)
-    config = KTNetConfig(bert, memories, args.max_seq_len)
+    start = (open_encoder(args.load_pretrain_checkpoint_path) if args.init_checkpoint is None
+             else open_checkpoint(args.init_checkpoint))
+    if start.is_older_port:
+        bert = as_older_port(bert, start.path)
+    config = KTNetConfig(bert, make_memories(bases, tables), args.max_seq_len, manifest["settings"]["dataset"],
+                         vocabulary_md5(manifest))
+    if start.config is not None:
+        check_meaning(start.config, manifest, start.path, same_dataset=False)
     compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
-    network = KTNET(config, tables, is_training=True, compute_type=compute_type, seed=args.random_seed)
-    if args.init_checkpoint is not None:
-        report = load_weights(network, args.init_checkpoint, must_have=not is_older_port(args.init_checkpoint))
-        LOGGER.info("%s: %s", args.init_checkpoint, report)
-    else:
-        report = load_weights(network, args.load_pretrain_checkpoint_path, prefix="bert.")
-        LOGGER.info("%s: %s", args.load_pretrain_checkpoint_path, report)
+    network = KTNET(config, {name: table.values for name, table in tables.items()}, is_training=True,
+                    compute_type=compute_type, seed=args.random_seed)
+    report = load_weights(network, start, prefix="bert." if args.init_checkpoint is None else "")
+    LOGGER.info("%s: %s", start.path, report)
     if args.freeze:
         for parameter in network.bert.get_parameters():
             parameter.requires_grad = False
@@ -103,12 +165,14 @@ def build_for_evaluation(args: argparse.Namespace, checkpoint: Path, manifest: M
     Raises:
         InputError: no checkpoint, or one that does not fit the features or the flags.
     """
-    config = load_config(checkpoint)
+    opened = open_checkpoint(checkpoint)
+    config = opened.config
     if config is None:
         bert = BertConfig.from_json_file(args.bert_config_path)
-        tables = load_tables(wanted_bases(args), args, manifest)
-        config = KTNetConfig(bert, tuple(MemoryConfig(base.name, *tables[base.name].shape, base.max_concepts)
-                                         for base in wanted_bases(args)), args.max_seq_len)
+        bert = as_older_port(bert, checkpoint) if opened.is_older_port else bert
+        bases = wanted_bases(args)
+        config = KTNetConfig(bert, make_memories(bases, load_tables(bases, args, manifest)), args.max_seq_len)
+    check_meaning(config, manifest, checkpoint)
     check_lengths(config.bert, args.max_seq_len, checkpoint)
     held = {memory.name for memory in config.memories}
     for flag, name in (("use_wordnet", "wn"), ("use_nell", "nell")):
@@ -123,8 +187,7 @@ def build_for_evaluation(args: argparse.Namespace, checkpoint: Path, manifest: M
                              "for the concepts of the features; convert with the vectors that it was trained with")
     compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
     network = network_class(config, is_training=False, compute_type=compute_type)
-    report = load_weights(network, checkpoint, use_average=args.use_ema,
-                          must_have=not is_older_port(checkpoint))
+    report = load_weights(network, opened, use_average=args.use_ema)
     LOGGER.info("%s: %s", checkpoint, report)
     network.set_train(False)
     return network, config

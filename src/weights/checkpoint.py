@@ -1,12 +1,17 @@
 """Checkpoints: saved whole or not at all, loaded by name with every shape checked.
 
-Beside ``NAME.ckpt`` lies ``NAME.json`` with the network's sizes and the options of the run.
+Beside ``NAME.ckpt`` lies ``NAME.json`` with the network's sizes and the options of the run. A checkpoint ends with the
+CRC-32 of its contents, which MindSpore writes and checks.
 """
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,30 +21,74 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.config import KTNetConfig
-from src.training.memory_estimate import available_memory, free_memory
-from utils.util import InputError, atomic_path, read_json, write_json
+from src.weights.names import network_shapes
+from utils.memory import available_memory, free_memory
+from utils.util import LOGGER, InputError, atomic_path, describe, read_json, write_json
 
 AVERAGE_PREFIX = "ema."
 # What checkpoints of the older port hold beside the weights, and the name it gave to self-matching's bias.
 OLDER_PORT_EXTRAS = ("concept_ordinal", ".dense_2.", "bert.dense.")
 OLDER_PORT_BIAS = "create_parameter_bias"
+CRC_MARK, CRC_DIGITS = b"crc_num", 10       # how MindSpore ends a checkpoint with a CRC
+WORKPLACE = ".saving"                       # part of the name of the folder that a checkpoint is written in
 
 
 def write_checkpoint(path: Path | str, parameters: Mapping[str, np.ndarray | Tensor]) -> None:
-    """Save ``parameters`` as a MindSpore checkpoint, whole or not at all."""
+    """Save ``parameters`` as a MindSpore checkpoint, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written, for instance because the disk is full; nothing is left behind.
+    """
+    path = Path(os.path.realpath(path))      # where a link leads to
     entries = [{"name": name, "data": value if isinstance(value, Tensor) else Tensor(value)}
                for name, value in parameters.items()]
-    with atomic_path(path) as temporary:
-        suffixed = temporary.with_suffix(".ckpt")   # save_checkpoint appends the suffix where it is missing
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_unfinished(path.parent)
+    try:
+        with _workplace(path) as folder, atomic_path(path) as temporary:
+            ms.save_checkpoint(entries, str(folder / "whole.ckpt"), crc_check=True)
+            os.replace(folder / "whole.ckpt", temporary)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or describe(error)}); nothing of it is left "
+                         "there") from None
+
+
+@contextlib.contextmanager
+def _workplace(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` for MindSpore's own temporary files, locked while this process uses it."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}{WORKPLACE}-", dir=path.parent))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def sweep_unfinished(folder: Path) -> None:
+    """Remove what killed processes left of checkpoints that they were writing in ``folder``."""
+    for place in folder.glob(f".*{WORKPLACE}-*"):
         try:
-            ms.save_checkpoint(entries, str(suffixed))
-            os.replace(suffixed, temporary)
+            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:      # somebody is writing there
+            continue
+        else:
+            name = place.name.rpartition(f"{WORKPLACE}-")[0]
+            for leftover in folder.glob(f"{name}.*.part"):
+                leftover.unlink(missing_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            LOGGER.info("%s: removed, an unfinished checkpoint of a process that was stopped", place)
         finally:
-            suffixed.unlink(missing_ok=True)
+            os.close(lock)
 
 
 def free_cache_for(size: int) -> None:
-    """Turn file cache into free memory: MindSpore refuses a checkpoint of more bytes than are free, cache not counted.
+    """Evict cached files: MindSpore refuses a checkpoint larger than free memory, reclaimable cache not counted.
 
     It reads the file more than once before it counts. Memory that is touched and given back is free afterwards; nothing
     is done where enough is free already.
@@ -53,19 +102,81 @@ def read_checkpoint(path: Path | str) -> dict[str, Parameter]:
     """Read a checkpoint: parameter name -> parameter.
 
     Raises:
-        InputError: the file is missing, is no whole checkpoint, or there is too little memory for it.
+        InputError: the file is missing, damaged, or there is too little memory for it.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint file")
     free_cache_for(Path(path).stat().st_size)
     try:
-        return ms.load_checkpoint(str(path))
+        return ms.load_checkpoint(str(path), crc_check=_has_crc(Path(path)))
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         if "memory" in reason:
             raise InputError(f"{path}: too little memory to read it ({reason}); end other programs and try again"
                              ) from None
         raise InputError(f"{path}: not a whole MindSpore checkpoint ({reason}); save or copy it again") from None
+
+
+def _has_crc(path: Path) -> bool:
+    """Whether the file ends with a CRC; files of MindSpore's own and of earlier versions need not."""
+    length = len(CRC_MARK) + CRC_DIGITS
+    if path.stat().st_size < length:
+        return False
+    with open(path, "rb") as source:
+        source.seek(-length, os.SEEK_END)
+        return source.read(len(CRC_MARK)) == CRC_MARK
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read."""
+
+    path: Path
+    values: Mapping[str, Parameter]     # by our names
+    config: KTNetConfig | None          # the sizes saved beside it; None if there are none
+    is_older_port: bool                 # self-matching weights were never saved there
+
+
+def open_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint and the sizes beside it.
+
+    Raises:
+        InputError: one of the files cannot be used.
+    """
+    config = load_config(path)
+    stored = read_checkpoint(path)
+    older = any(mark in name for name in stored for mark in (*OLDER_PORT_EXTRAS, OLDER_PORT_BIAS))
+    checkpoint = Checkpoint(Path(path), {name.replace(OLDER_PORT_BIAS, "bias"): value
+                                         for name, value in stored.items()}, config, older)
+    if config is not None:
+        check_sizes({name: tuple(value.shape) for name, value in checkpoint.values.items()}, config, path,
+                    config_path(path))
+    return checkpoint
+
+
+def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: KTNetConfig, weights: Path | str,
+                sizes: Path | str) -> None:
+    """Compare the shapes of a file of weights with the sizes beside it, before a network of these sizes is built.
+
+    Raises:
+        InputError: the two do not belong together.
+    """
+    for name, shape in network_shapes(config).items():
+        if name not in shapes:
+            raise InputError(f"{sizes}: asks for {name}, which {weights} lacks; the two do not belong together: copy "
+                             "both again from where the network was trained")
+        if shapes[name] != shape:
+            raise InputError(f"{sizes}: {name} should be {list(shape)}, in {weights} it is {list(shapes[name])}; the "
+                             "two do not belong together: copy both again from where the network was trained")
+
+
+def open_encoder(path: Path | str) -> Checkpoint:
+    """Read a pretrained encoder, which has no sizes beside it.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    return Checkpoint(Path(path), read_checkpoint(path), None, False)
 
 
 @dataclass
@@ -90,22 +201,19 @@ def _shorten(names: list[str], most: int = 6) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def load_weights(network: nn.Cell, path: Path | str, use_average: bool = False, prefix: str = "",
-                 must_have: bool = True) -> LoadReport:
+def load_weights(network: nn.Cell, checkpoint: Checkpoint, use_average: bool = False, prefix: str = "") -> LoadReport:
     """Set the network's parameters from a checkpoint.
 
     Args:
         network: whose parameters of the same names are set.
-        path: the checkpoint; one of the older port will do.
+        checkpoint: one of the older port need not have every parameter: the others keep their initial values.
         use_average: take the moving average of a weight where the checkpoint has one.
         prefix: only parameters whose names begin so are wanted ("bert." for an encoder).
-        must_have: whether a missing parameter is an error; otherwise it keeps its initial value and is reported.
 
     Raises:
-        InputError: no checkpoint, a parameter of another shape, or one that is missing.
+        InputError: a parameter of another shape, one that is missing, or one that holds NaN or infinite values.
     """
-    stored = {name.replace(OLDER_PORT_BIAS, "bias"): value for name, value in read_checkpoint(path).items()}
-    report = LoadReport()
+    stored, path, report = checkpoint.values, checkpoint.path, LoadReport()
     for parameter in network.get_parameters():
         name = parameter.name
         if not name.startswith(prefix):
@@ -118,18 +226,16 @@ def load_weights(network: nn.Cell, path: Path | str, use_average: bool = False, 
         if values.shape != tuple(parameter.shape):
             raise InputError(f"{path}: {name} is {list(values.shape)}, the network's is {list(parameter.shape)}: the "
                              "checkpoint was made with other sizes; give its --bert_config_path and knowledge bases")
+        if not np.isfinite(values).all():
+            raise InputError(f"{path}: {source} holds NaN or infinite values: the weights are broken; take an earlier "
+                             "checkpoint, or convert the encoder again")
         parameter.set_data(Tensor(values))
         report.loaded.append(name)
     known = {name for loaded in report.loaded for name in (loaded, AVERAGE_PREFIX + loaded)}
     report.ignored = [name for name in stored if name not in known]
-    if report.missing and (must_have or not report.loaded):
+    if report.missing and not (checkpoint.is_older_port and report.loaded):
         raise InputError(f"{path}: lacks {_shorten(report.missing)}: not a checkpoint of this network")
     return report
-
-
-def is_older_port(path: Path | str) -> bool:
-    """Whether a checkpoint bears the marks of the older port, whose self-matching weights were never saved."""
-    return any(mark in name for name in read_checkpoint(path) for mark in (*OLDER_PORT_EXTRAS, OLDER_PORT_BIAS))
 
 
 def config_path(checkpoint: Path | str) -> Path:

@@ -1,4 +1,4 @@
-"""How the encoder's parameters are called here, in HuggingFace's files and in Paddle's: one table, and its reading.
+"""Names of the encoder's parameters here, in HuggingFace's files, in Paddle's and in MindSpore's BERT: one table.
 
 A row gives the three stems and what kind of thing stands there; the kind adds the endings:
 
@@ -6,16 +6,21 @@ A row gives the three stems and what kind of thing stands there; the kind adds t
     norm    gamma and beta of a layer norm      [width]                                  the same
     dense   weight and bias of a linear layer   [out, in] and [out]                      w_0 is [in, out]
 
+MindSpore's BERT has our names below one more "bert."; only two embedding tables are called differently in newer ones.
+
 Sizes are fields of :class:`src.config.BertConfig`; ``{i}`` is the number of a layer, from 0.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Iterator, Literal
+from typing import Any, Iterator, Literal
 
-from src.config import BertConfig
+from src.config import BertConfig, KTNetConfig
 
-Convention = Literal["huggingface", "paddle"]
+Convention = Literal["huggingface", "paddle", "mindspore"]
+OUR_PREFIX = "bert."
+# What MindSpore's own BERT, and with it the older port, computed whatever its configuration said.
+MINDSPORE_DEFAULTS: dict[str, Any] = {"hidden_act": "gelu_new", "layer_norm_eps": 1e-7}
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,12 @@ class NameRule:
     paddle: tuple[str, ...]         # file in the folder of persistables
     sizes: tuple[str, ...]          # fields of BertConfig, the shape here
     paddle_transposed: bool = False
+    mindspore: tuple[str, ...] = ()  # beside ours, without the prefix "bert.bert."
 
     def names(self, convention: Convention) -> tuple[str, ...]:
         """Accepted names in a source of that kind, the usual one first."""
+        if convention == "mindspore":
+            return self.target.removeprefix(OUR_PREFIX), *self.mindspore
         return self.huggingface if convention == "huggingface" else self.paddle
 
     def transposed(self, convention: Convention) -> bool:
@@ -49,8 +57,8 @@ class NameRule:
                        paddle=fill(self.paddle))
 
 
-def _table(target: str, huggingface: str, paddle: str, rows: str) -> tuple[NameRule, ...]:
-    return (NameRule(target, (f"{huggingface}.weight",), (paddle,), (rows, "hidden_size")),)
+def _table(target: str, huggingface: str, paddle: str, rows: str, *mindspore: str) -> tuple[NameRule, ...]:
+    return (NameRule(target, (f"{huggingface}.weight",), (paddle,), (rows, "hidden_size"), mindspore=mindspore),)
 
 
 def _norm(target: str, huggingface: str, paddle: str) -> tuple[NameRule, ...]:
@@ -70,14 +78,16 @@ _H, _I = "hidden_size", "intermediate_size"
 _POST = "bert.bert_embedding_postprocessor"
 _LAYER, _HF, _PD = "bert.bert_encoder.layers.{i}", "encoder.layer.{i}", "encoder_layer_{i}"
 
-# one row a part of the network:  name here, HuggingFace's, Paddle's, sizes
+# one row a part of the network: name here, HuggingFace's, Paddle's, sizes, other names in MindSpore's BERT
 EMBEDDING_RULES: tuple[NameRule, ...] = (
     *_table("bert.bert_embedding_lookup.embedding_table",
             "embeddings.word_embeddings", "word_embedding", "vocab_size"),
     *_table(f"{_POST}.embedding_table",
-            "embeddings.token_type_embeddings", "sent_embedding", "type_vocab_size"),
+            "embeddings.token_type_embeddings", "sent_embedding", "type_vocab_size",
+            "bert_embedding_postprocessor.token_type_embedding.embedding_table"),
     *_table(f"{_POST}.full_position_embeddings",
-            "embeddings.position_embeddings", "pos_embedding", "max_position_embeddings"),
+            "embeddings.position_embeddings", "pos_embedding", "max_position_embeddings",
+            "bert_embedding_postprocessor.full_position_embedding.embedding_table"),
     *_norm(f"{_POST}.layernorm",
            "embeddings.LayerNorm", "pre_encoder_layer_norm"),
 )
@@ -107,3 +117,21 @@ def name_rules(config: BertConfig) -> Iterator[NameRule]:
     for number in range(config.num_hidden_layers):
         for rule in LAYER_RULES:
             yield rule.in_layer(number)
+
+
+def head_shapes(config: KTNetConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what lies above the encoder: memories, self-matching, the answer layer."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for memory in config.memories:
+        shapes[f"embedding_{memory.name}.embedding_table"] = (memory.rows, memory.width)
+        shapes[f"MemoryLayer_{memory.name}.dense_1.weight"] = (memory.width, config.bert.hidden_size)
+        shapes[f"MemoryLayer_{memory.name}.sentinel"] = (memory.width,)
+    for weight in ("weight_1", "weight_2", "weight_mul"):
+        shapes[f"TriLinearTwoTimeSelfAttentionLayer.{weight}"] = (config.fused_width,)
+    return {**shapes, "TriLinearTwoTimeSelfAttentionLayer.bias": (1,), "dense1.weight": (2, config.match_width),
+            "dense1.bias": (2,)}
+
+
+def network_shapes(config: KTNetConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every parameter of a KT-NET of these sizes."""
+    return {**{rule.target: rule.shape(config.bert) for rule in name_rules(config.bert)}, **head_shapes(config)}
