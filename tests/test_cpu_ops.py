@@ -1,6 +1,7 @@
 """The cells for CPU, forward and back, against the same mathematics in float64; and how their kernels are built."""
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import subprocess
@@ -202,9 +203,24 @@ def test_kernels_are_built_elsewhere_where_the_folder_does_not_serve(build, tmp_
     (tmp_path / "a file").write_text("")
     name = build(FOLDER=tmp_path / "whole").name
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / name).write_text("no library")       # such as one of another system
+    digest = hashlib.sha256(b"no library").hexdigest()[:cpu_kernels.KEY_DIGITS]
+    other = f"{name.rpartition('-')[0]}-{digest}.so"
+    (tmp_path / "broken" / other).write_text("no library")      # such as one of another system
     path = build(FOLDER=tmp_path / folder)
-    assert path.name == name and tmp_path not in path.parents
+    assert path.name.startswith(name.rpartition("-")[0]) and tmp_path not in path.parents
+
+
+@needs_kernels
+def test_a_library_cut_short_is_built_again(build, caplog, tmp_path):
+    """It must not be loaded: that would end this process with SIGBUS."""
+    whole = build(FOLDER=tmp_path)
+    data = whole.read_bytes()
+    whole.unlink()                                              # it is loaded here: do not cut its memory
+    whole.write_bytes(data[:len(data) // 2])
+    again = build(FOLDER=tmp_path)
+    assert again.parent == tmp_path and len(again.read_bytes()) == len(data)
+    assert "damaged, built again" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == [again.name]
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler --fast", "false", 'g++ "'])

@@ -150,8 +150,8 @@ def test_the_page_holds_the_networks_attention(folder, page):
     args = prediction_parser().parse_args(flags(folder))
     fill_settings(args)
     names = [read_concept_names(folder.vectors(base)) for base in KNOWLEDGE_BASES]
-    runner, config = open_network(args, [{"name": base.name, "concepts": len(of_base)}
-                                         for base, of_base in zip(KNOWLEDGE_BASES, names, strict=True)])
+    runner, config = open_network(args, {"knowledge_bases": [
+        {"name": base.name, "concepts": len(of_base)} for base, of_base in zip(KNOWLEDGE_BASES, names, strict=True)]})
     network = runner._network
     attention = {}
     dataset = create_dev_dataset(folder.mindrecord(SQUAD, "dev"), max_seq_len=WINDOWS.max_seq_len)

@@ -1,7 +1,8 @@
 """Builds the kernels of kernels.cc with this machine's C++ compiler, once, and makes operators of them.
 
-The library lies in ``.kernels`` beside ``src``, or for this process alone in a temporary folder where that does not
-serve. Its name tells what it was built from and for, so that a shared checkout serves different machines.
+The library is kept in ``.kernels`` beside ``src``, or in a temporary folder of this process where that cannot be used.
+Its name tells what it was built from and for, so that machines can share a checkout, and the digest of its contents:
+loading a library that was cut short would kill the process.
 """
 from __future__ import annotations
 
@@ -21,13 +22,14 @@ from typing import Any
 import mindspore as ms
 from mindspore import ops
 
-from utils.util import LOGGER, atomic_path, describe
+from utils.util import LOGGER, atomic_path, describe, file_digest
 
 SOURCE = Path(__file__).with_suffix(".cc")
 FOLDER = SOURCE.parents[2] / ".kernels"
 # -fno-trapping-math: comparisons may be made for numbers that are not needed, which vectors do; no result changes.
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-shared",
            "-fPIC")
+KEY_DIGITS = 16     # of each digest in the library's name
 
 
 @functools.cache
@@ -42,11 +44,8 @@ def library() -> Path | None:
     key = hashlib.sha256(repr((SOURCE.read_bytes(), command, version, OPTIONS, _processor())).encode()).hexdigest()
     reason: Exception
     for folder in _folders():
-        built = folder / f"cpu_kernels-{key[:16]}.so"
         try:
-            if not built.is_file():
-                with atomic_path(built) as temporary:
-                    _run([*command, *OPTIONS, "-o", str(temporary), str(SOURCE)])
+            built = _find(folder, key[:KEY_DIGITS]) or _build(folder, key[:KEY_DIGITS], command)
             ctypes.CDLL(str(built))
             return built
         except subprocess.CalledProcessError as error:      # it would not build elsewhere either
@@ -54,6 +53,27 @@ def library() -> Path | None:
         except OSError as error:    # a folder that cannot be written or that no library may be loaded from, a full disk
             reason = error
     return _do_without(compiler, reason)
+
+
+def _find(folder: Path, key: str) -> Path | None:
+    """The library that was built for ``key``; one that does not have the digest of its name is removed."""
+    for path in folder.glob(f"cpu_kernels-{key}-*.so"):
+        if file_digest(path, "sha256").startswith(path.stem.rpartition("-")[2]):
+            return path
+        LOGGER.warning("%s: damaged, built again", path)
+        path.unlink()
+    return None
+
+
+def _build(folder: Path, key: str, command: Sequence[str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as workplace:
+        fresh = Path(workplace) / "kernels.so"
+        _run([*command, *OPTIONS, "-o", str(fresh), str(SOURCE)])
+        built = folder / f"cpu_kernels-{key}-{file_digest(fresh, 'sha256')[:KEY_DIGITS]}.so"
+        with atomic_path(built) as temporary:
+            os.replace(fresh, temporary)
+    return built
 
 
 def _folders() -> Iterator[Path]:

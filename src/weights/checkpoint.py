@@ -161,13 +161,17 @@ def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: KTNetConfig, weig
     Raises:
         InputError: the two do not belong together.
     """
-    for name, shape in network_shapes(config).items():
+    advice = "the two do not belong together: copy both again from where the network was trained"
+    expected = network_shapes(config)
+    for name, shape in expected.items():
         if name not in shapes:
-            raise InputError(f"{sizes}: asks for {name}, which {weights} lacks; the two do not belong together: copy "
-                             "both again from where the network was trained")
+            raise InputError(f"{sizes}: asks for {name}, which {weights} lacks; {advice}")
         if shapes[name] != shape:
-            raise InputError(f"{sizes}: {name} should be {list(shape)}, in {weights} it is {list(shapes[name])}; the "
-                             "two do not belong together: copy both again from where the network was trained")
+            raise InputError(f"{sizes}: {name} should be {list(shape)}, in {weights} it is {list(shapes[name])}; "
+                             f"{advice}")
+    for name in shapes:
+        if name.removeprefix(AVERAGE_PREFIX) not in expected:
+            raise InputError(f"{sizes}: has no {name}, which {weights} holds; {advice}")
 
 
 def open_encoder(path: Path | str) -> Checkpoint:

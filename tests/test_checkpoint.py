@@ -1,0 +1,177 @@
+"""A checkpoint and what it must fit: the sizes beside it, the features, the vocabulary, the concepts, the data set."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+ms = pytest.importorskip("mindspore")
+import export  # noqa: E402
+import run_KTNET_squad  # noqa: E402
+import run_KTNET_squad_eval  # noqa: E402
+from src.config import SPLITS, WORDNET, DataFolder  # noqa: E402
+from src.data_convert import convert  # noqa: E402
+from src.knowledge.concepts import concept_digest, read_concept_vectors, write_concept_vectors  # noqa: E402
+from src.weights.build import as_older_port, check_meaning  # noqa: E402
+from src.weights.checkpoint import config_path, load_config, open_checkpoint, write_checkpoint  # noqa: E402
+from tests import reference, small_data, small_training  # noqa: E402
+from tests.reference import TINY, random_columns, random_parameters  # noqa: E402
+from tests.small_checkpoint import make_checkpoint  # noqa: E402
+from utils.util import InputError, file_digest, read_json  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return small_training.make_training_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The checkpoint of a training of one step."""
+    output = tmp_path_factory.mktemp("trained")
+    run_KTNET_squad.main(small_training.flags(data, output, epoch=1, batch_size=small_training.QUESTIONS))
+    return output / "finetune_checkpoint" / "KTNET_squad-1_1.ckpt"
+
+
+def evaluate(data, checkpoint, output):
+    run_KTNET_squad_eval.main(["--device_target", "CPU", "--data_url", str(data.root), "--load_checkpoint_path",
+                               str(checkpoint), "--checkpoints", str(output), "--batch_size", "2", "--buckets", "1"])
+
+
+def convert_again(data):
+    for split in SPLITS:
+        convert(small_data.conversion(data, "squad", split, windows=small_training.WINDOWS), num_workers=1)
+
+
+def test_a_checkpoint_says_what_its_numbers_mean(data, trained):
+    config = load_config(trained)
+    assert config.dataset == "squad"
+    assert config.vocabulary_md5 == file_digest(data.bert() / "vocab.txt")
+    names, _ = read_concept_vectors(data.vectors(WORDNET))
+    assert config.memories[0].concepts_sha256 == concept_digest(names)
+    assert all(memory.concepts_sha256 for memory in config.memories)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("vectors", "the wn concepts are not those, or not in the order, that it was trained with"),
+    ("vocabulary", "--vocab_path: not the vocabulary that .*KTNET_squad-1_1.ckpt was trained with")])
+def test_what_gives_the_ids_another_meaning_is_refused(data, trained, tmp_path, change, message):
+    """Vectors or word pieces in another order, converted with: as many as before, so no size tells."""
+    other = DataFolder(tmp_path / "data")
+    shutil.copytree(data.root, other.root)
+    if change == "vectors":
+        names, vectors = read_concept_vectors(other.vectors(WORDNET))
+        write_concept_vectors(other.vectors(WORDNET), names[::-1], vectors[::-1])
+    else:
+        vocabulary = other.bert() / "vocab.txt"
+        lines = vocabulary.read_text("utf-8").splitlines()
+        vocabulary.write_text("\n".join([*lines[:-2], lines[-1], lines[-2]]) + "\n", encoding="utf-8")
+    convert_again(other)
+    with pytest.raises(InputError, match=message):
+        evaluate(other, trained, tmp_path / "eval")
+    with pytest.raises(InputError, match=message):
+        run_KTNET_squad.main(small_training.flags(other, tmp_path / "output", init_checkpoint=trained))
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_checkpoint_of_the_other_data_set_is_refused(tmp_path):
+    checkpoint = tmp_path / "KTNET_record-1_1.ckpt"
+    make_checkpoint(checkpoint, dataclasses.replace(TINY, dataset="record"))
+    with pytest.raises(InputError, match="was trained on record, the questions are those of squad"):
+        export.main(["--dataset", "squad", "--load_checkpoint_path", str(checkpoint), "--file_path", str(tmp_path),
+                     "--device_target", "CPU"])
+    manifest = {"settings": {"dataset": "squad"}, "knowledge_bases": []}
+    with pytest.raises(InputError, match="was trained on record"):
+        check_meaning(load_config(checkpoint), manifest, checkpoint)
+    check_meaning(load_config(checkpoint), manifest, checkpoint, same_dataset=False)     # a start of another training
+
+
+@pytest.mark.parametrize(("place", "value", "message"), [
+    ("bert.num_hidden_layers", -1, "num_hidden_layers is -1; it must be a positive whole number"),
+    ("bert.num_hidden_layers", 1, r"has no bert.bert_encoder.layers.1.\S+, which .*two do not belong together"),
+    ("bert.num_hidden_layers", 3, r"asks for bert.bert_encoder.layers.2.\S+, which .* lacks"),
+    ("bert.num_hidden_layers", 10 ** 9, "no encoder has more than 1000"),
+    ("bert.vocab_size", 10 ** 30, "vocab_size is 1000000"),
+    ("bert.vocab_size", 10 ** 9, r"embedding_table should be \[1000000000, 32\], in .* it is \[97, 32\]"),
+    ("bert.hidden_dropout_prob", 1.5, "hidden_dropout_prob is 1.5"),
+    ("bert", [], "not a BERT configuration"),
+    ("memories.0.rows", 80, r"embedding_wn.embedding_table should be \[80, 16\]"),
+    ("memories.0.rows", "many", "rows is 'many'; it must be a positive whole number"),
+    ("memories.1.name", "wn", "two memories share a name"),
+    ("memories.1.kind", "new", "MemoryConfig has the fields"),
+    ("memories", 3, "not the sizes of a KT-NET"),
+    ("dataset", 3, "dataset is 3; it must be text")])
+def test_sizes_that_no_longer_fit_are_refused(tmp_path, place, value, message):
+    path = tmp_path / "KTNET_squad-1_1.ckpt"
+    make_checkpoint(path, TINY)
+    values = read_json(config_path(path))
+    *parents, last = place.split(".")
+    inner = values["network"]
+    for parent in parents:
+        inner = inner[int(parent) if parent.isdigit() else parent]
+    inner[last] = value
+    config_path(path).write_text(json.dumps(values))
+    with pytest.raises(InputError, match=message) as caught:
+        open_checkpoint(path)
+    assert str(config_path(path)) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_broken_encoder_is_found_before_training(data, tmp_path):
+    broken = small_training.random_encoder(small_training.ENCODER)
+    broken["bert.bert_encoder.layers.1.intermediate.weight"][5] = np.nan
+    write_checkpoint(tmp_path / "broken.ckpt", broken)
+    with pytest.raises(InputError, match="broken.ckpt: .*layers.1.intermediate.weight holds NaN or infinite values"):
+        run_KTNET_squad.main(small_training.flags(data, tmp_path / "output", load_pretrain_checkpoint_path=tmp_path
+                                                  / "broken.ckpt"))
+    assert not (tmp_path / "output").exists()
+
+
+# -------------------------------------------------------------------------------------------------- the older port
+def as_older(weights, path):
+    """Write weights as the older port left them: no sizes beside them, no self-matching weights."""
+    match = "TriLinearTwoTimeSelfAttentionLayer"
+    stored = {name: value for name, value in weights.items() if not name.startswith((match, "ema."))}
+    write_checkpoint(path, {**stored, f"{match}.create_parameter_bias": weights[f"{match}.bias"],
+                            "MemoryLayer_wn.concept_ordinal": np.zeros(3, np.float32)})
+    return path
+
+
+def test_the_older_port_is_computed_as_it_was_trained(tmp_path, capsys):
+    """By tanh and with epsilon 1e-7; what such a checkpoint lacks is set here, to compare the logits."""
+    from src.export.export import build_for_export
+    from utils.args import export_parser
+
+    weights = random_parameters(TINY, 8)
+    (tmp_path / "bert_config.json").write_text(json.dumps(dataclasses.asdict(TINY.bert)))
+    args = export_parser().parse_args([
+        "--dataset", "squad", "--load_checkpoint_path", str(as_older(weights, tmp_path / "KTNET.ckpt")),
+        "--bert_config_path", str(tmp_path / "bert_config.json"), "--device_target", "CPU", "--max_seq_len", "40"])
+    network, _ = build_for_export(args)
+    for name in ("weight_1", "weight_2", "weight_mul"):
+        getattr(network.TriLinearTwoTimeSelfAttentionLayer, name).set_data(
+            ms.Tensor(weights[f"TriLinearTwoTimeSelfAttentionLayer.{name}"]))
+    layer = network.bert.bert_encoder.layers[1]
+    assert {layer.output.layernorm.epsilon, layer.attention.output.layernorm.epsilon,
+            network.bert.bert_embedding_postprocessor.layernorm.epsilon} == {1e-7}
+    if reference.torch is None:
+        pytest.skip("PyTorch is not installed: the logits are NOT compared")
+    columns = random_columns(TINY, 2, 4)
+    older = dataclasses.replace(TINY, bert=as_older_port(TINY.bert, tmp_path))
+    columns["unique_id"] = np.zeros((2, 1), np.int32)
+    inputs = [columns[name] for name in ("input_mask", "src_ids", "pos_ids", "sent_ids", "wn_concept_ids",
+                                         "nell_concept_ids", "unique_id")]
+    ms.set_context(mode=ms.GRAPH_MODE)
+    found = network(*map(ms.Tensor, inputs)).asnumpy()
+    np.testing.assert_allclose(found, reference.logits(weights, older, columns), rtol=0, atol=2e-5)
+    assert np.abs(found - reference.logits(weights, TINY, columns)).max() > 1e-4
+
+
+def test_evaluating_the_older_port_says_so_in_one_line(data, trained, tmp_path, capsys):
+    weights = {name: value.asnumpy() for name, value in open_checkpoint(trained).values.items()}
+    evaluate(data, as_older(weights, tmp_path / "KTNET.ckpt"), tmp_path / "eval")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "older port" in line]
+    assert len(lines) == 1 and "GELU by tanh, layer norms with epsilon 1e-07" in lines[0]
+    assert (tmp_path / "eval" / "predictions.json").is_file()
