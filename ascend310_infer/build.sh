@@ -8,6 +8,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"
 
 read_arguments "" "$@"
+under_guard "$@"
 source_folder=$ROOT/ascend310_infer
 LITE_HOME=$(absolute "${LITE_HOME:-$ROOT/.lite/mindspore_lite}")
 build=$(absolute "${BUILD_FOLDER:-$source_folder/out}")

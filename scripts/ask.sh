@@ -10,14 +10,15 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-newest_checkpoint() {   # FOLDER: sets CHECKPOINT and DATAPATH
-    local path
-    for path in "$1"/*/squad/finetune_checkpoint/KTNET_squad-*.ckpt; do
-        if [[ -f $path && (-z ${CHECKPOINT:-} || $path -nt $CHECKPOINT) ]]; then CHECKPOINT=$path; fi
+newest_checkpoint() {   # FOLDER: sets CHECKPOINT, the last step of the run that was trained last, and DATAPATH
+    local folder latest=''
+    for folder in "$1"/*/squad/finetune_checkpoint; do
+        if [[ -n $(newest "$folder" squad) && (-z $latest || $folder -nt $latest) ]]; then latest=$folder; fi
     done
-    [[ -n ${CHECKPOINT:-} ]] || die "no network in $1; run bash scripts/quickstart.sh first, or name one:" \
+    [[ -n $latest ]] || die "no network in $1; run bash scripts/quickstart.sh first, or name one:" \
         "CHECKPOINT=FILE DATAPATH=DIR"
-    DATAPATH=${CHECKPOINT%/squad/*}/data
+    CHECKPOINT=$(newest "$latest" squad)
+    DATAPATH=${latest%/squad/*}/data
 }
 
 given=()

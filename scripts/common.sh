@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the launchers share: read the arguments, check everything, keep earlier logs, start.
+# What the scripts share: a clean environment, arguments, checks, and starting under scripts/guard.py.
 #
 #   Environment   FOREGROUND=1      stay in the foreground, with the training's exit code
 #                 DEVICE_TARGET     Ascend, GPU or CPU [the launcher's own]
@@ -10,9 +10,15 @@
 #                                   host's log bears its number: train_squad_node1.log
 set -euo pipefail
 
+# Settings of the caller's shell that would change what works here. PYTHONPATH stays where CANN (Ascend) has set it.
+unset CDPATH BASH_ENV PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONINSPECT PYTHONSTARTUP PYTHONWARNINGS \
+    PYTHONPLATLIBDIR PYTHONEXECUTABLE TAR_OPTIONS
+[[ -n ${ASCEND_OPP_PATH:-}${ASCEND_HOME_PATH:-}${ASCEND_TOOLKIT_HOME:-} ]] || unset PYTHONPATH
+
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SELF=$(basename "$0")
 OTHER_HOST=no       # whether this is one of several hosts, and not the first
+LOCK=()             # options of guard.py: the training's lock
 
 die() {
     printf 'error: %s: %s\n' "$SELF" "$*" >&2
@@ -31,6 +37,16 @@ find_python() {     # sets PYTHON
     local found
     found=$(command -v -- "$PYTHON") || die "PYTHON: $PYTHON is no program; bash scripts/quickstart.sh makes .venv"
     PYTHON=$(absolute "$found")
+}
+
+under_guard() {     # ARGUMENTS...: start this script again so that nothing it starts outlives it (see guard.py)
+    local candidate
+    [[ ${KTNET_RUN:-} != */"$PPID"-* && ${KTNET_RUN:-} != "$PPID"-* ]] || return 0      # that is done
+    for candidate in ${PYTHON:+"$PYTHON"} "$ROOT/.venv/bin/python" python3 python python3.11 python3.12; do
+        if "$candidate" -I -c 'import fcntl' 2>/dev/null; then
+            exec "$candidate" -I "$ROOT/scripts/guard.py" -- bash "$0" "$@"
+        fi
+    done
 }
 
 read_arguments() {  # "NAME NAME" ARGUMENTS...: sets POSITIONAL and, from what follows --, FLAGS
@@ -56,12 +72,20 @@ check() {           # one line and exit code 2 where something is missing
     "$PYTHON" "$ROOT/src/check_launch.py" "$@" || exit 2
 }
 
-check_training() {  # TASK DEVICES FLAGS...: and move what an earlier training has left aside
-    local paths path folder
+check_training() {  # TASK DEVICES FLAGS...: lock the checkpoint folder, move what an earlier training has left aside
+    local output path folder lock number=''
+    local -a lines
     local -A kept=()
-    paths=$(check train "$1" --devices "$2" -- "${@:3}")
-    [[ -n $paths && $OTHER_HOST == no ]] || return 0       # the first host's processes alone write
-    while IFS= read -r path; do
+    output=$(check train "$1" --devices "$2" -- "${@:3}")
+    mapfile -t lines <<<"$output"           # the checkpoint folder, then the files in the way
+    if [[ -z $output || $OTHER_HOST == yes ]]; then return 0; fi      # the first host's processes alone write
+    mkdir -p -- "${lines[0]}"
+    lock=${lines[0]}/.training_$1.lock
+    exec {number}<>"$lock"
+    flock --nonblock "$number" || die "${lines[0]}: another training has just begun there; wait for it, stop it, or" \
+        "give another folder with -- --checkpoints FOLDER"
+    LOCK=(--lock "$number")
+    for path in "${lines[@]:1}"; do
         folder=${path%/*}
         if [[ -z ${kept[$folder]:-} ]]; then
             kept[$folder]=$(free_name "$folder")
@@ -69,7 +93,7 @@ check_training() {  # TASK DEVICES FLAGS...: and move what an earlier training h
             echo "kept from an earlier run: ${kept[$folder]}"
         fi
         mv -n -- "$path" "${kept[$folder]}/"
-    done <<<"$paths"
+    done
 }
 
 keep_earlier() {    # PATH: move a file or folder of an earlier run aside, never over another
@@ -88,34 +112,29 @@ free_name() {       # PATH: the same with the first number that is free
 }
 
 start() {           # LOG COMMAND...: in the background, or with FOREGROUND=1 in the foreground
-    local log=$1 child copy code=0
+    local log=$1
+    local -a guard=("$PYTHON" -I "$ROOT/scripts/guard.py" "${LOCK[@]}")
     shift
     keep_earlier "$log"
     mkdir -p "$(dirname "$log")"
-    export MS_OM_PATH=${MS_OM_PATH:-$(dirname "$log")}      # MindSpore's own debris goes there, not here
+    export MS_OM_PATH=${MS_OM_PATH:-$(dirname "$log")}      # where MindSpore puts its debugging files
     if [[ ${FOREGROUND:-0} != 1 ]]; then
-        nohup "$@" >"$log" 2>&1 </dev/null &
+        nohup "${guard[@]}" --background -- "$@" >"$log" 2>&1 </dev/null &
         echo "started in the background: PID $!, log $log"
         return 0
     fi
     echo "log $log"
-    exec 3> >(trap '' INT TERM HUP; exec tee -- "$log")
-    copy=$!
-    "$@" >&3 2>&1 </dev/null &
-    child=$!
-    trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM HUP
-    exec 3>&-
-    wait "$child" || code=$?
-    while kill -0 "$child" 2>/dev/null; do        # a signal ended the first wait
-        code=0
-        wait "$child" || code=$?
-    done
-    wait "$copy" || true
-    exit "$code"
+    exec "${guard[@]}" --log "$log" -- "$@" </dev/null
+}
+
+newest() {          # FOLDER TASK: its checkpoint with the highest epoch and step, or nothing
+    local -a found=("$1/KTNET_$2-"[0-9]*_[0-9]*.ckpt)
+    [[ -f ${found[0]} ]] || return 0
+    printf '%s\n' "${found[@]}" | sort -V | tail -n 1
 }
 
 stage_flags() {     # TASK: sets STAGE_FLAGS
-    local task=$1 first=$ROOT/output/freeze_checkpoint epochs=1 rate=3e-5 newest='' path
+    local task=$1 first=$ROOT/output/freeze_checkpoint epochs=1 rate=3e-5 checkpoint
     STAGE_FLAGS=()
     if [[ $task == record ]]; then epochs=10 rate=3e-4; fi
     case ${STAGE:-} in
@@ -127,12 +146,10 @@ stage_flags() {     # TASK: sets STAGE_FLAGS
         full)
             STAGE_FLAGS=(--learning_rate 3e-5)
             [[ " ${FLAGS[*]}" == *" --init_checkpoint"* ]] && return 0
-            for path in "$first/KTNET_$task"-*.ckpt; do
-                if [[ -f $path && (-z $newest || $path -nt $newest) ]]; then newest=$path; fi
-            done
-            [[ -n $newest ]] || die "STAGE=full: no KTNET_$task-*.ckpt in $first; run STAGE=freeze first," \
+            checkpoint=$(newest "$first" "$task")
+            [[ -n $checkpoint ]] || die "STAGE=full: no KTNET_$task-*.ckpt in $first; run STAGE=freeze first," \
                 "or give its checkpoint with -- --init_checkpoint FILE"
-            STAGE_FLAGS+=(--init_checkpoint "$newest")
+            STAGE_FLAGS+=(--init_checkpoint "$checkpoint")
             ;;
         *) die "STAGE=$STAGE: use freeze or full" ;;
     esac
@@ -205,13 +222,25 @@ check_hosts() {
         *) die "LAUNCHER=$LAUNCHER: use msrun, mpirun or ranktable" ;;
     esac
     [[ ${NNODES:-1} =~ ^[1-9][0-9]*$ ]] || die "NNODES=$NNODES: no number of hosts"
+    if [[ -n ${MASTER_PORT:-} ]]; then check_port; fi
     if ((${NNODES:-1} == 1)); then
-        export NODE_RANK=0          # whatever a scheduler has set
+        export NODE_RANK=0 MASTER_ADDR=127.0.0.1    # whatever a scheduler has set
         return 0
     fi
     [[ ${LAUNCHER:-msrun} != mpirun ]] || die "LAUNCHER=mpirun: on one host only; use msrun for NNODES=$NNODES"
     [[ -n ${MASTER_ADDR:-} ]] || die "NNODES=$NNODES: MASTER_ADDR must be the address of the first host"
+    "$PYTHON" -c 'import socket, sys; socket.getaddrinfo(sys.argv[1], None)' "$MASTER_ADDR" 2>/dev/null ||
+        die "MASTER_ADDR=$MASTER_ADDR: no host of that name is known; give the first host's address"
     [[ ${NODE_RANK:-} =~ ^[0-9]+$ ]] || die "NNODES=$NNODES: NODE_RANK must be this host's number, from 0"
     if ((NODE_RANK > 0)); then OTHER_HOST=yes; fi
     ((NODE_RANK < NNODES)) || die "NODE_RANK=$NODE_RANK: with NNODES=$NNODES it is at most $((NNODES - 1))"
+}
+
+check_port() {      # the first host binds MASTER_PORT
+    [[ $MASTER_PORT =~ ^[1-9][0-9]{0,4}$ && $MASTER_PORT -le 65535 ]] ||
+        die "MASTER_PORT=$MASTER_PORT: not a port from 1 to 65535"
+    ((${NNODES:-1} == 1 || ${NODE_RANK:-0} == 0)) || return 0
+    "$PYTHON" -c 'import socket, sys; socket.socket().bind(("", int(sys.argv[1])))' "$MASTER_PORT" 2>/dev/null ||
+        die "MASTER_PORT=$MASTER_PORT: the port is in use on this host; give a free one, or unset MASTER_PORT and" \
+            "one is chosen$( ((${NNODES:-1} == 1)) || echo " (8118)")"
 }

@@ -5,6 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 read_arguments "RECORD_CKPT SQUAD_CKPT" "$@"
+under_guard "$@"
 find_python
 declare -A checkpoints=([record]=${POSITIONAL[0]} [squad]=${POSITIONAL[1]})
 for task in record squad; do

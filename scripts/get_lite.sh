@@ -8,6 +8,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 read_arguments "" "$@"
+under_guard "$@"
 find_python
 target=$ROOT/.lite/mindspore_lite
 if [[ -f $target/.complete ]]; then

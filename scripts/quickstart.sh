@@ -15,6 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 read_arguments "" "$@"
+under_guard "$@"
 DATAPATH=${DATAPATH:+$(absolute "$DATAPATH")}
 ENCODER=${ENCODER:+$(absolute "$ENCODER")}
 OUTPUT=$(absolute "${OUTPUT:-$ROOT/quickstart_output}")
@@ -24,11 +25,17 @@ cd "$ROOT"
 
 step() { printf '\n== %s  (%d:%02d)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
-show_and_run() {    # COMMAND...: so that one sees what to type
+show_and_run() {    # [--log FILE] COMMAND...: so that one sees what to type
+    local -a through=()
+    if [[ $1 == --log ]]; then
+        : >"$2"
+        through=(-I "$ROOT/scripts/guard.py" --log "$2" -- "$PYTHON")
+        shift 2
+    fi
     printf '+ python'
     printf ' %q' "$@"
     printf '\n'
-    "$PYTHON" "$@"
+    "$PYTHON" "${through[@]}" "$@"
 }
 
 name_of() {         # DIR: a name for what belongs to it
@@ -85,7 +92,7 @@ if [[ -z $DATAPATH ]]; then
     cp -r examples/quickstart/{SQuAD,ReCoRD,KB_embeddings,raw} "$work/data/"
     "$PYTHON" -m examples.quickstart.toy_wordnet examples/quickstart/toy_wordnet.json \
         "$work/data/nltk/corpora/wordnet"
-    length=128
+    length=128 stride=64
     training=(--batch_size "${BATCH_SIZE:-4}" --learning_rate "${LEARNING_RATE:-2e-4}" --ema_decay 0.9 --buckets 1
         --keep_checkpoint_max 1)
     epochs=(8 12)
@@ -96,7 +103,7 @@ else
     [[ ! -f $work/data/SQuAD/train-v1.1.json ]] || tasks+=(squad)
     [[ ! -f $work/data/ReCoRD/train.json ]] || tasks+=(record)
     ((${#tasks[@]})) || die "DATAPATH=$DATAPATH: neither SQuAD/train-v1.1.json nor ReCoRD/train.json is there"
-    length=384
+    length=384 stride=128
     training=(--batch_size "${BATCH_SIZE:-8}" --ema_decay 0.999)
     if [[ -n ${LEARNING_RATE:-} ]]; then
         training+=(--learning_rate "$LEARNING_RATE")
@@ -112,7 +119,7 @@ for task in "${tasks[@]}"; do
             --uncased_vocab_path "$vocabulary"
     fi
     show_and_run data_convert.py --data_url "$data" --dataset "$task" --vocab_path "$vocabulary" \
-        --do_lower_case "$lower_case" --max_seq_len "$length"
+        --do_lower_case "$lower_case" --max_seq_len "$length" --doc_stride "$stride"
 done
 
 declare -A folder_of=([squad]=SQuAD [record]=ReCoRD) dev_of=([squad]=dev-v1.1.json [record]=dev.json)
@@ -130,7 +137,7 @@ for task in "${tasks[@]}"; do
     mkdir -p "$run"
     echo "$recipe" >"$run/recipe"
     export MS_OM_PATH=$run
-    show_and_run "run_KTNET_$task.py" "${flags[@]}" --resume True --do_predict True 2>&1 | tee "$run/train_$task.log"
+    show_and_run --log "$run/train_$task.log" "run_KTNET_$task.py" "${flags[@]}" --resume True --do_predict True
 done
 
 for task in "${tasks[@]}"; do

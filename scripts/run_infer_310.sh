@@ -15,6 +15,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 read_arguments "MINDIR_PATH DATA_FILE_PATH NEED_PREPROCESS DATASET DATA_URL DEVICE_ID" "$@"
+under_guard "$@"
 find_python
 model=$(absolute "${POSITIONAL[0]}")
 features=$(absolute "${POSITIONAL[1]}")

@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
-# One process of a distributed run: worker.sh SCRIPT FLAGS... (workers.sh has it started). When the script fails, it
-# leaves word of it, so that the other processes can be ended and the right log be shown.
+# One process of a distributed run: worker.sh SCRIPT FLAGS... (started by workers.sh). When the script fails, this
+# records which process it was, so that the others are ended and the right log is shown.
 set -uo pipefail
 
-if [[ ${MS_ROLE:-} == MS_SCHED ]]; then         # msrun's scheduler only connects the others
-    echo $$ >"$KTNET_WORKERS/scheduler.pid"
-    exec "$KTNET_PYTHON" "$@"
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,3s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
 fi
-rank=${OMPI_COMM_WORLD_RANK:-${RANK_ID:-0}}
-if [[ $LAUNCHER != msrun ]]; then exec >"$KTNET_WORKERS/worker_$rank.log" 2>&1; fi
-echo $$ >"$KTNET_WORKERS/rank_$rank.pid"
+if [[ ${MS_ROLE:-} == MS_SCHED ]]; then name=scheduler; else name=${OMPI_COMM_WORLD_RANK:-${RANK_ID:-0}}; fi
+if [[ $LAUNCHER != msrun ]]; then exec >"$KTNET_WORKERS/worker_$name.log" 2>&1; fi
 code=0
 "$KTNET_PYTHON" "$@" || code=$?
 if ((code)); then
-    (set -o noclobber && echo "$rank $code" >"$KTNET_WORKERS/failed") 2>/dev/null     # the first one counts
+    (set -o noclobber && echo "$name $code" >"$KTNET_WORKERS/failed") 2>/dev/null     # the first one counts
 fi
 exit "$code"

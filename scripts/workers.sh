@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Trains in several processes on this host: workers.sh TASK FOLDER PROCESSES FLAGS...
-# (started by the *_distribute*.sh launchers, whose environment says how; see common.sh)
+# (started by the *_distribute*.sh launchers under guard.py; common.sh lists the environment variables)
 #
-# FOLDER gets a log of every process, worker_N.log. What the first one writes is shown here as well. When one fails, all
-# are ended at once, the end of its log is shown, and the exit code is its own.
+# FOLDER gets a log of every process, worker_N.log. What the first one writes is shown here as well. When one fails,
+# the end of its log is shown, the exit code is its own, and guard.py ends the others.
 set -euo pipefail
 
+if [[ $# -lt 3 || $1 == -* ]]; then
+    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    if [[ ${1:-} == -h || ${1:-} == --help ]]; then exit 0; else exit 2; fi
+fi
+unset CDPATH
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TASK=$1 FOLDER=$2 PROCESSES=$3
 shift 3
@@ -41,28 +46,9 @@ by_mpirun() {
 by_ranktable() {    # the model zoo's way on Ascend: one process a device, the rank table connects them
     local rank device
     while read -r rank device; do
-        RANK_ID=$rank DEVICE_ID=$device setsid bash "$ROOT/scripts/worker.sh" "$@" </dev/null &
+        RANK_ID=$rank DEVICE_ID=$device bash "$ROOT/scripts/worker.sh" "$@" </dev/null &
     done <<<"$KTNET_RANKS"
     wait
-}
-
-processes() {
-    cat "$FOLDER"/*.pid 2>/dev/null || true
-}
-
-stop() {
-    local pid
-    kill -INT "$STARTER" 2>/dev/null || true        # msrun ends its processes on this signal, on no other
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
-        kill -0 "$STARTER" 2>/dev/null || break
-        sleep 0.2
-    done
-    kill -TERM "$STARTER" 2>/dev/null || true
-    for pid in $(processes); do
-        kill -KILL -- "-$pid" 2>/dev/null && continue
-        pkill -KILL -P "$pid" 2>/dev/null || true       # started by mpirun, it leads no group
-        kill -KILL "$pid" 2>/dev/null || true
-    done
 }
 
 show_end() {        # FILE
@@ -82,16 +68,14 @@ STARTER=$!
 # tail reads what the first process writes until this script has ended it
 tail -n +1 -F "$FOLDER/worker_$FIRST_RANK.log" 2>/dev/null &
 WATCHER=$!
-trap 'stop; kill "$WATCHER" 2>/dev/null; exit 143' TERM INT HUP
 
-while kill -0 "$STARTER" 2>/dev/null && [[ ! -e $FOLDER/failed ]]; do
-    sleep 1 &
-    wait $!         # unlike sleep itself, it is interrupted by a signal
-done
+while kill -0 "$STARTER" 2>/dev/null && kill -0 "$WATCHER" 2>/dev/null && [[ ! -e $FOLDER/failed ]]; do sleep 1; done
 code=0
 if [[ -e $FOLDER/failed ]]; then
-    read -r rank code <"$FOLDER/failed"
-    stop
+    read -r name code <"$FOLDER/failed"
+elif kill -0 "$STARTER" 2>/dev/null; then
+    echo "error: the process that shows the log was ended"
+    exit 1
 else
     wait "$STARTER" || code=$?
 fi
@@ -99,8 +83,13 @@ sleep 1.2           # tail looks once a second where the system does not tell it
 kill "$WATCHER" 2>/dev/null || true
 wait "$WATCHER" 2>/dev/null || true
 if [[ -e $FOLDER/failed ]]; then
-    echo "error: process $rank of $TOTAL ended with code $code; all others were ended"
-    show_end "$FOLDER/worker_$rank.log"
+    if [[ $name == scheduler ]]; then
+        echo "error: msrun's scheduler ended with code $code; all processes were ended"
+        show_end "$FOLDER/scheduler.log"
+    else
+        echo "error: process $name of $TOTAL ended with code $code; all others were ended"
+        show_end "$FOLDER/worker_$name.log"
+    fi
 elif ((code)); then
     echo "error: $LAUNCHER ended with code $code"
     show_end "$FOLDER/$LAUNCHER.log"

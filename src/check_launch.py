@@ -2,7 +2,8 @@
 
 The launchers call it, by its path, so that relative paths stay relative to the caller's folder:
 
-* ``train TASK --devices N -- FLAGS`` checks a training; prints the files of another training that are in its way,
+* ``train TASK --devices N -- FLAGS`` checks a training; prints its checkpoint folder and the files of
+  another training that are in its way,
 * ``eval TASK --devices N -- FLAGS`` checks an evaluation,
 * ``features TASK -- FLAGS`` converts what a distributed training will read, before its processes all try to,
 * ``rank_table FILE --node_rank N --nodes N`` prints rank and device of every process of one host.
@@ -23,6 +24,7 @@ if __name__ == "__main__" and not __package__:
 
 # Only what needs nothing installed: a missing package is to be told in one line.
 from src.config import TASKS, DataFolder, TaskConfig  # noqa: E402
+from src.training.lock import check_unlocked  # noqa: E402
 from utils.args import evaluation_parser, fill_paths, training_parser  # noqa: E402
 from utils.util import InputError, read_json, run_main, set_up_logging  # noqa: E402
 
@@ -141,7 +143,7 @@ def check_tables(args: argparse.Namespace) -> None:
 
 
 def check_training(task: TaskConfig, args: argparse.Namespace) -> None:
-    """What run_KTNET_<task>.py will read; prints the files of an earlier training that it would write over."""
+    """What run_KTNET_<task>.py will read; prints the checkpoint folder and what a new training would write over."""
     if args.do_train:
         check_features(task, "train", args)
         check_tables(args)
@@ -153,8 +155,10 @@ def check_training(task: TaskConfig, args: argparse.Namespace) -> None:
         need(args.init_checkpoint, "init_checkpoint", "give a KT-NET checkpoint")
     if args.do_predict or args.do_val:
         check_features(task, "dev", args)
-    if args.do_train and not args.resume:
-        for path in earlier_training(task, args):
+    if args.do_train:
+        print(args.save_finetune_checkpoint_path.absolute())
+        check_unlocked(args.save_finetune_checkpoint_path, task.name)
+        for path in [] if args.resume else earlier_training(task, args):
             print(path)
 
 

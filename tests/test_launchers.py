@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ case $1 in
     *check_launch.py)
         if [[ ${CHECK:-0} == 1 || $2 == rank_table ]]; then exec REAL "$@"; fi
         exit 0 ;;
-    -c) exec REAL "$@" ;;
+    -c | -I) exec REAL "$@" ;;
     -m) [[ ${MSRUN:-0} != 1 ]] || exec REAL "$@" ;;
 esac
 printf '%s\\n' "$@" >"$STUB_FOLDER/arguments-${RANK_ID:-0}"
@@ -53,7 +54,7 @@ class Launchers:
             path.mkdir(parents=True)
         for name in ("scripts", "src", "utils"):
             shutil.copytree(REPOSITORY / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for script in REPOSITORY.glob("run_KTNET_*.py"):
+        for script in [*REPOSITORY.glob("run_KTNET_*.py"), REPOSITORY / "predict.py"]:
             shutil.copy(script, self.root)
         self.stub = folder / "stub python"
         self.stub.write_text(STUB.replace("REAL", sys.executable), encoding="utf-8")
@@ -95,7 +96,7 @@ class Launchers:
     def made(self) -> set[str]:
         """What a launcher has made in the copy."""
         return {path.name for path in self.root.iterdir()} - {"scripts", "src", "utils", *(
-            script.name for script in REPOSITORY.glob("run_KTNET_*.py"))}
+            script.name for script in REPOSITORY.glob("run_KTNET_*.py")), "predict.py"}
 
 
 @pytest.fixture
@@ -205,6 +206,55 @@ def test_background_tells_pid_and_log(launchers: Launchers) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def test_one_training_at_a_time(launchers: Launchers, data: Path) -> None:
+    first = subprocess.Popen(["bash", str(launchers.root / "scripts" / "run_squad_twomemory.sh"), str(data)],
+                             cwd=launchers.caller, stdout=subprocess.DEVNULL,
+                             env=launchers.environment(CHECK="1", STUB_DO="echo at work; exec sleep 60"))
+    log = launchers.root / "output" / "train_squad.log"
+    wait_until(lambda: log.exists() and log.read_text() == "at work\n")
+    mine = launchers.root / "output" / "finetune_checkpoint" / "KTNET_squad-1_1.ckpt"
+    mine.touch()
+    for flags in ([], ["--", "--resume", "True"]):
+        second = launchers.call("run_squad_twomemory.sh", str(data), *flags, CHECK="1", FOREGROUND="0")
+        assert second.returncode == 2 and f"(process {first.pid})" in second.stderr and second.stderr.count("\n") == 1
+        assert mine.exists() and [path.name for path in log.parent.glob("*.log")] == [log.name]
+    first.terminate()
+    assert first.wait(30) == 143
+    again = launchers.call("run_squad_twomemory.sh", str(data), CHECK="1")
+    assert again.returncode == 0 and "kept from an earlier run" in again.stdout and not mine.exists()
+
+
+def test_settings_of_the_callers_shell_change_nothing(launchers: Launchers) -> None:
+    other = launchers.caller / "scripts"        # where CDPATH would lead to
+    other.mkdir()
+    (launchers.caller / "utils").mkdir()
+    (launchers.caller / "utils" / "__init__.py").write_text("raise SystemExit('the wrong utils')\n")
+    result = subprocess.run(
+        ["bash", "scripts/run_squad_twomemory.sh", str(launchers.caller / "my data")], cwd=launchers.root,
+        env=launchers.environment(CDPATH=f".:{launchers.caller}", PYTHONHOME="/nowhere", PYTHONOPTIMIZE="2",
+                                  PYTHONSAFEPATH="1", PYTHONPATH=str(launchers.caller), PYTHONWARNINGS="error",
+                                  CHECK="1", STUB_DO="env >$STUB_FOLDER/environment"),
+        capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "train-v1.1.json: no such file" in result.stderr, result.stderr
+
+
+def test_newest_checkpoint_is_the_one_of_the_last_step(launchers: Launchers) -> None:
+    output = launchers.root / "quickstart_output"
+    for run, names in (("old", ("KTNET_squad-9_90.ckpt",)),
+                       ("new", ("KTNET_squad-2_9.ckpt", "KTNET_squad-2_10.ckpt", "KTNET_squad-best.ckpt"))):
+        folder = output / run / "squad" / "finetune_checkpoint"
+        folder.mkdir(parents=True)
+        for age, name in enumerate(names):
+            (folder / name).touch()
+            os.utime(folder / name, (2_000_000_000 - age,) * 2)     # the last step's is older, as after a copy
+        os.utime(folder, (1000 if run == "old" else 2000,) * 2)
+    assert launchers.call("ask.sh", "a passage of words", "a question?").returncode == 0
+    arguments = launchers.arguments()
+    assert value_of(arguments, "--load_checkpoint_path") == str(output / "new/squad/finetune_checkpoint"
+                                                                          "/KTNET_squad-2_10.ckpt")
+    assert value_of(arguments, "--data_url") == str(output / "new" / "data")
+
+
 def test_two_stages(launchers: Launchers) -> None:
     assert launchers.call("run_record_twomemory.sh", "my data", STAGE="freeze").returncode == 0
     first = launchers.arguments()
@@ -246,6 +296,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "many"], {}, "many is no number of devices"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"LAUNCHER": "hand"}, "use msrun, mpirun or ranktable"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"NNODES": "2"}, "MASTER_ADDR must be"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"],
+     {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "no-such-host.invalid"}, "no-such-host.invalid: no host"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"MASTER_PORT": "BUSY"}, "is in use on this host"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"MASTER_PORT": "70000"}, "not a port from 1 to 65535"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"NNODES": "2", "LAUNCHER": "mpirun"}, "on one host only"),
 ])
 def test_refused_before_anything_starts(launchers: Launchers, data: Path, name: str, arguments: list[str],
@@ -254,6 +308,16 @@ def test_refused_before_anything_starts(launchers: Launchers, data: Path, name: 
     if "STUB_PYTHON" in environment:
         environment["PYTHON"] = environment.pop("STUB_PYTHON")
     (launchers.caller / "bin").mkdir()
+    with socket.socket() as busy:
+        busy.bind(("", 0))
+        busy.listen()
+        if environment.get("MASTER_PORT") == "BUSY":
+            environment["MASTER_PORT"] = str(busy.getsockname()[1])
+        refused_before_anything_starts(launchers, data, name, arguments, environment, words)
+
+
+def refused_before_anything_starts(launchers: Launchers, data: Path, name: str, arguments: list[str],
+                                   environment: dict[str, str], words: str) -> None:
     empty = launchers.caller / "bin" / "nvidia-smi"        # a driver that sees no GPU, wherever this runs
     empty.write_text("#!/bin/sh\n", encoding="utf-8")
     empty.chmod(0o755)
@@ -364,7 +428,7 @@ def test_a_new_training_moves_its_own_data_sets_files_aside_alone(launchers: Lau
     assert refused.returncode == 2 and "give another folder" in refused.stderr and start.is_file()
     result = launchers.call("run_squad_twomemory.sh", str(data), CHECK="1")
     assert result.returncode == 0 and f"kept from an earlier run: {checkpoints}.1\n" in result.stdout, result.stderr
-    assert {path.name for path in checkpoints.iterdir()} == kept
+    assert {path.name for path in checkpoints.iterdir()} == kept | {".training_squad.lock"}
     assert {path.name: path.read_text() for path in checkpoints.with_name(checkpoints.name + ".1").iterdir()} == {
         name: name for name in moved}
 
@@ -391,6 +455,22 @@ def test_two_processes_train_together(launchers: Launchers, data: Path) -> None:
     assert (launchers.root / "output" / "finetune_checkpoint" / "KTNET_squad-1_3.ckpt").is_file()
 
 
+def process_of_rank(root: Path, rank: int) -> int:
+    """The Python process of a rank of a distributed training."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if (str(root / "run_KTNET_squad.py").encode() in words[:3] and b"bash" not in words[0]
+                and f"RANK_ID={rank}".encode() in variables and b"MS_ROLE=MS_WORKER" in variables):
+            found.append(int(folder.name))
+    assert len(found) == 1
+    return found[0]
+
+
 def test_a_killed_process_ends_the_run(launchers: Launchers, data: Path) -> None:
     launcher = subprocess.Popen(
         ["bash", str(launchers.root / "scripts" / "run_squad_twomemory_distribute_gpu.sh"), str(data), "2", "--",
@@ -399,12 +479,20 @@ def test_a_killed_process_ends_the_run(launchers: Launchers, data: Path) -> None
     workers = launchers.root / "train_parallel_squad" / "train_squad_workers"
     log = workers / "worker_1.log"
     wait_until(lambda: log.is_file() and "epoch: 1 step: 3, loss is" in log.read_text(), 240)
-    parents = [(workers / f"rank_{rank}.pid").read_text().strip() for rank in range(2)]
-    first, second = (int(subprocess.run(["pgrep", "-P", parent], capture_output=True, text=True, check=True).stdout)
-                     for parent in parents)
+    first, second = (process_of_rank(launchers.root, rank) for rank in range(2))
     os.kill(second, signal.SIGKILL)
     shown, _ = launcher.communicate(timeout=240)
     assert launcher.returncode == 128 + signal.SIGKILL, shown
     assert "process 1 of 2 ended with code 137; all others were ended" in shown
     assert "the end of" in shown and "worker_1.log" in shown
     assert not is_alive(first)
+
+
+def test_a_killed_launcher_leaves_nothing(launchers: Launchers) -> None:
+    started = launchers.call("run_squad_twomemory_distribute_gpu.sh", "my data", "2", FOREGROUND="0", MSRUN="1",
+                             STUB_DO='echo $$ >"$STUB_FOLDER/pid-$RANK_ID"; exec sleep 60')
+    notes = [launchers.notes / f"pid-{rank}" for rank in range(2)]
+    wait_until(lambda: all(note.exists() and note.read_text().endswith("\n") for note in notes))
+    words = started.stdout.split()
+    os.kill(int(words[words.index("PID") + 1].rstrip(",")), signal.SIGKILL)
+    wait_until(lambda: not any(is_alive(int(note.read_text())) for note in notes), 10)

@@ -21,7 +21,8 @@ from src.dataset import create_dev_dataset, create_train_dataset, feature_length
 from src.reader.logits import Logits  # noqa: E402
 from src.training.log import StepRecord  # noqa: E402
 from src.training.loop import check_progress  # noqa: E402
-from src.weights.checkpoint import read_checkpoint  # noqa: E402
+from src.training.state import SETTINGS_DIGEST, settings_digest  # noqa: E402
+from src.weights.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
 from tests import small_training  # noqa: E402
 from utils.util import InputError  # noqa: E402
 
@@ -81,7 +82,7 @@ def test_what_a_training_leaves(trained):
     assert {path.name for path in folder.iterdir()} == {
         "KTNET_squad-1_6.ckpt", "KTNET_squad-1_6.json", LAST, "KTNET_squad-2_6.json", "KTNET_squad-best.ckpt",
         "KTNET_squad-best.json", "training_state_squad.ckpt",
-        "training_state_squad.json"}
+        "training_state_squad.json", ".training_squad.lock"}
     records = [json.loads(line) for line in (output / "metrics_squad.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == list(range(1, 13))
     assert records[-1]["loss"] < records[0]["loss"]
@@ -148,11 +149,13 @@ def test_killed_and_resumed_ends_with_the_same_bits(data, trained, tmp_path):
 def test_a_second_training_over_the_first_is_refused(data, trained, tmp_path):
     output = tmp_path / "copy"
     shutil.copytree(trained[0], output)
+    (output / "finetune_checkpoint" / ".training_squad.lock").unlink()      # holds the process id of the last one
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     result = run("run_KTNET_squad.py", small_training.flags(data, output), code=2)
     assert "holds a training already" in result.stderr and "Traceback" not in result.stderr
     result = run("run_KTNET_squad.py", small_training.flags(data, output, resume=True, learning_rate=0.1), code=2)
     assert "learning_rate" in result.stderr.splitlines()[-1]
+    (output / "finetune_checkpoint" / ".training_squad.lock").unlink()
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
 
@@ -163,7 +166,7 @@ def test_checkpoints_that_no_training_here_wrote_are_left_alone(data, trained, t
     shutil.copy(trained[0] / "finetune_checkpoint" / LAST, folder / "KTNET_squad-3_11000.ckpt")
     result = run("run_KTNET_squad.py", small_training.flags(data, tmp_path, resume=True), code=2)
     assert "holds checkpoints already, as KTNET_squad-3_11000.ckpt" in result.stderr.splitlines()[-1]
-    assert [path.name for path in folder.iterdir()] == ["KTNET_squad-3_11000.ckpt"]
+    assert {path.name for path in folder.iterdir()} == {"KTNET_squad-3_11000.ckpt", ".training_squad.lock"}
 
 
 @pytest.mark.parametrize(("values", "words"), [
@@ -208,6 +211,8 @@ def test_two_hosts_that_are_not_at_the_same_step_do_not_go_on(steady_data, tmp_p
                                  device_num=2)
     told = json.loads(settings.read_text()) | {"devices": 2, "device_num": 2, "is_distribute": True, "batch_size": 4}
     settings.write_text(json.dumps(told))
+    state = settings.with_suffix(".ckpt")
+    write_checkpoint(state, {**read_checkpoint(state), SETTINGS_DIGEST: settings_digest(told)})
     (tmp_path / "start.py").write_text(
         "import os, sys\nfrom run_KTNET_squad import main\nfrom utils.util import run_main\n"
         f"run_main(main, [word.replace('FOLDER', {str(tmp_path)!r} + '/rank' + os.environ['RANK_ID']) "

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from src.inference.evaluate import evaluate
 from src.KTNET import KTNET, KTNETWithLoss
 from src.prepare import prepare_features
 from src.reader.storage import ConvertedFiles
+from src.training.lock import check_unlocked, training_lock
 from src.training.log import LogFiles, StepRecord, TrainingLog, plot_training
 from src.training.memory_estimate import (
     FUSED_LAYERS,
@@ -219,6 +221,7 @@ def train(task: TaskConfig, args: argparse.Namespace, devices: Devices) -> Path:
     Raises:
         InputError: a file or flag does not fit; nothing has been written then but features that were missing.
     """
+    check_unlocked(args.save_finetune_checkpoint_path, task.name)
     ms.set_seed(args.random_seed)
     manifest = prepare_features(task, "train", args)
     network, config = build_for_training(args, manifest)
@@ -232,11 +235,13 @@ def train(task: TaskConfig, args: argparse.Namespace, devices: Devices) -> Path:
     args.checkpoints.mkdir(parents=True, exist_ok=True)
     options = plain_options(args)
     features_md5 = file_digest(ConvertedFiles(args.train_mindrecord_file).mindrecord)
-    trainer.start(fixed_settings(options, features_md5, devices.count, config.bert))
-    LOGGER.info("options: %s", json.dumps(options))
-    if devices.is_first:
-        write_json(LogFiles(args.checkpoints, task.name).options, options)
-    return trainer.run()
+    lock = training_lock(args.save_finetune_checkpoint_path, task.name) if devices.is_first else nullcontext()
+    with lock:
+        trainer.start(fixed_settings(options, features_md5, devices.count, config.bert))
+        LOGGER.info("options: %s", json.dumps(options))
+        if devices.is_first:
+            write_json(LogFiles(args.checkpoints, task.name).options, options)
+        return trainer.run()
 
 
 def evaluate_checkpoint(task: TaskConfig, args: argparse.Namespace, checkpoint: Path, output: Path) -> dict[str, float]:

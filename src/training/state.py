@@ -1,12 +1,14 @@
-"""Everything that a killed training needs to go on exactly where it was, in one file that is never half-written.
+"""Everything that a killed training needs to go on exactly where it was, in one file that is written atomically.
 
 ``training_state_{task}.ckpt`` holds the weights, Adam's moments, the moving average, the loss scale and the number of
 steps done. The order of the data and (on CPU) the dropout masks follow from the seed and the step, so that number is
-the data position and the random state as well. ``training_state_{task}.json`` holds what must not change between the
-runs.
+the data position and the random state as well. ``training_state_{task}.json`` holds the settings that must not change
+between the runs; the state has their digest, so that the two files cannot belong to different trainings.
 """
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +22,7 @@ from src.weights.checkpoint import checkpoints_in, read_checkpoint, write_checkp
 from utils.util import InputError, read_json, write_json
 
 STEP = "steps_done"
+SETTINGS_DIGEST = "settings_digest"
 # Flags that may differ between a run and its resumption: where it runs, what it prints, what comes after.
 FREE_FLAGS = frozenset({"resume", "device_id", "do_train", "do_predict", "do_val", "keep_checkpoint_max", "save_steps",
                         "data_url", "checkpoints", "save_finetune_checkpoint_path", "predict_file",
@@ -43,6 +46,7 @@ class TrainingState:
         self.path = folder / f"training_state_{task}.ckpt"
         self.settings_path = folder / f"training_state_{task}.json"
         self.parameters = {parameter.name: parameter for parameter in parameters}
+        self.digest = np.zeros(0, np.int32)     # of the settings, once the training has begun
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Start a new training.
@@ -57,6 +61,7 @@ class TrainingState:
             raise InputError(f"{self.path.parent}: holds checkpoints already, as {others[-1].name}, of a training that "
                              "cannot be resumed; give another folder by --checkpoints")
         write_json(self.settings_path, dict(settings))
+        self.digest = settings_digest(settings)
 
     def resume(self, settings: Mapping[str, Any], begins: bool = True) -> int:
         """Load the last state; returns the steps done: 0 when there is nothing to go on with.
@@ -68,18 +73,19 @@ class TrainingState:
         Raises:
             InputError: the state was made with other settings or for another network.
         """
-        if not self.settings_path.exists():
+        if not self.settings_path.exists() and not self.path.exists():
             if begins:
                 self.begin(settings)
             return 0
-        saved = read_json(self.settings_path)
+        stored = read_checkpoint(self.path) if self.path.exists() else {}
+        saved = self._saved_settings(settings, stored, begins)
         for name, value in settings.items():
             if name in saved and saved[name] != value:
                 raise InputError(f"{self.settings_path}: the training was started with {name} {saved[name]}, not "
                                  f"{value}; resume it with the same, or start another with another --checkpoints")
-        if not self.path.exists():
+        self.digest = settings_digest(saved)
+        if not stored:
             return 0
-        stored = read_checkpoint(self.path)
         for name, parameter in self.parameters.items():
             if name not in stored or tuple(stored[name].shape) != tuple(parameter.shape):
                 raise InputError(f"{self.path}: {name} is missing or of another size; it belongs to another training")
@@ -87,9 +93,41 @@ class TrainingState:
             parameter.set_data(Tensor(stored[name].asnumpy()))
         return int(stored[STEP].asnumpy())
 
+    def _saved_settings(self, settings: Mapping[str, Any], stored: Mapping[str, Any], begins: bool) -> dict[str, Any]:
+        """The settings that the training was begun with; a lost file is written again if these are the same.
+
+        Raises:
+            InputError: they are lost and cannot be these, or the two files belong to different trainings.
+        """
+        digest = stored[SETTINGS_DIGEST].asnumpy() if SETTINGS_DIGEST in stored else None   # none in older states
+        if self.settings_path.exists():
+            saved = read_json(self.settings_path)
+            if not isinstance(saved, dict):
+                raise InputError(f"{self.settings_path}: not the settings of a training; remove it and resume with "
+                                 "the flags that the training was started with")
+            if digest is not None and not np.array_equal(digest, settings_digest(saved)):
+                raise InputError(f"{self.settings_path}: belongs to another training than {self.path.name} beside it; "
+                                 "put the right one back, or remove it and resume with the flags that the training "
+                                 "was started with")
+            return saved
+        if digest is None or not np.array_equal(digest, settings_digest(settings)):
+            raise InputError(f"{self.settings_path}: lost, and the flags, features or encoder of this run are not those"
+                             f" that {self.path.name} beside it was trained with; resume with the same, or begin a new "
+                             "training with another --checkpoints")
+        if begins:
+            write_json(self.settings_path, dict(settings))
+        return dict(settings)
+
     def save(self, steps_done: int) -> None:
         """Write the state over the last one, in one move."""
-        write_checkpoint(self.path, {**self.parameters, STEP: np.array(steps_done, np.int32)})
+        write_checkpoint(self.path, {**self.parameters, STEP: np.array(steps_done, np.int32),
+                                     SETTINGS_DIGEST: self.digest})
+
+
+def settings_digest(settings: Mapping[str, Any]) -> np.ndarray:
+    """SHA-256 of the settings as JSON, int32 [8]: a checkpoint holds numbers only."""
+    text = json.dumps(dict(settings), sort_keys=True)
+    return np.frombuffer(hashlib.sha256(text.encode()).digest(), "<i4").astype(np.int32)
 
 
 def fixed_settings(options: Mapping[str, Any], features_md5: str, devices: int, bert: BertConfig) -> dict[str, Any]:

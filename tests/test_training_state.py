@@ -1,0 +1,76 @@
+"""One training at a time in a checkpoint folder, and a state that knows its settings."""
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor
+
+from src.training.lock import check_unlocked, lock_path, training_lock
+from src.training.state import TrainingState
+from utils.util import InputError
+
+SETTINGS = {"learning_rate": 0.1, "features_md5": "a"}
+
+
+def state(folder: Path, value: float = 0.0) -> TrainingState:
+    return TrainingState(folder, "squad", [Parameter(Tensor(np.full(3, value, np.float32)), name="weight")])
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A folder with a training of two steps."""
+    training = state(tmp_path, 5.0)
+    training.begin(SETTINGS)
+    training.save(2)
+    return tmp_path
+
+
+def test_a_lost_settings_file_is_written_again(begun: Path) -> None:
+    path = begun / "training_state_squad.json"
+    before = path.read_bytes()
+    path.unlink()
+    training = state(begun)
+    assert training.resume(dict(SETTINGS)) == 2
+    assert training.parameters["weight"].asnumpy().tolist() == [5.0] * 3 and path.read_bytes() == before
+    training.save(3)
+    assert state(begun).resume(dict(SETTINGS)) == 3
+
+
+def test_a_lost_settings_file_and_other_flags(begun: Path) -> None:
+    (begun / "training_state_squad.json").unlink()
+    with pytest.raises(InputError, match="resume with the same") as refusal:
+        state(begun).resume({**SETTINGS, "learning_rate": 0.2})
+    assert "--resume" not in str(refusal.value)     # that is what the user has just done
+    assert not (begun / "training_state_squad.json").exists()
+
+
+def test_files_of_two_trainings_are_refused(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    settings = {**SETTINGS, "features_md5": "b"}
+    state(other).begin(settings)
+    (other / "training_state_squad.json").replace(begun / "training_state_squad.json")
+    with pytest.raises(InputError, match="belongs to another training"):
+        state(begun).resume(settings)
+
+
+def test_one_training_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with training_lock(tmp_path, "squad"):
+        for second in (lambda: check_unlocked(tmp_path, "squad"), lambda: training_lock(tmp_path, "squad").__enter__()):
+            with pytest.raises(InputError, match=r"another training is writing .*\(process \d+\)"):
+                second()
+        with training_lock(tmp_path, "record"):     # the other data set's files are its own
+            pass
+    check_unlocked(tmp_path, "squad")
+    with open(lock_path(tmp_path, "squad"), "w", encoding="utf-8") as held:      # by a launcher
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("12-abc")
+        held.flush()
+        with pytest.raises(InputError, match="process 12"):
+            check_unlocked(tmp_path, "squad")
+        monkeypatch.setenv("KTNET_RUN", "7-def/12-abc")
+        check_unlocked(tmp_path, "squad")
+        with training_lock(tmp_path, "squad"):
+            pass
