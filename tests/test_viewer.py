@@ -290,6 +290,7 @@ def test_the_keyboard_is_enough(window, tmp_path):
     show(window, tmp_path / "keys.html", [make(number, small_data.CONTEXT.split()) for number in range(3)])
     window.run("document.querySelectorAll('#cases a')[1].focus()")
     window.press("Enter")
+    window.settle()
     assert window.run("return location.hash") == "#q1"
     assert window.run("return document.activeElement.id") == "asked"
     window.run("document.querySelector('#passage .word[tabindex=\"0\"]').focus()")
@@ -302,6 +303,7 @@ def test_the_keyboard_is_enough(window, tmp_path):
     assert window.run(CHOSEN) == len(small_data.CONTEXT.split()) - 1
     window.run("document.querySelector('#walk a').focus()")
     window.press("Enter")
+    window.settle()
     assert not window.run("return document.getElementById('browse').hidden")
     assert window.run("return document.activeElement.textContent").startswith("What1 is it?")
 
@@ -329,7 +331,7 @@ def test_the_table_is_filtered_sorted_and_opened(window, tmp_path):
              "box.dispatchEvent(new Event('input'));" + LISTED
     assert window.run(search, "NO ANSWER") == ["What3"]
     row = window.run("return [...document.querySelectorAll('#cases tbody tr > *')].map(cell => cell.innerText)")
-    assert row == ["What3 is it?", "no answer", "gold <b>", "60", "trout (WordNet: river) and Henrik (NELL: city)",
+    assert row == ["What3 is it?", "no answer", "gold <b>", "60.0", "trout (WordNet: river) and Henrik (NELL: city)",
                    "5.6%", "5.6%"]
     window.run("document.querySelector('#cases a').click()")
     window.settle()
