@@ -3,20 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils.args import export_parser
+from src.settings import ExportSettings
 from utils.device import set_up_device
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, export, print the file's path."""
-    args = export_parser().parse_args(argv)
-    args.file_name = args.file_name or f"KTNET_{args.dataset}"
+    settings = ExportSettings.parse(argv)
     set_up_logging()
     from src.export.export import export_checkpoint  # imports MindSpore: not for --help and wrong flags
 
-    set_up_device(args)
-    print(export_checkpoint(args))
+    set_up_device(settings.device.device_target, settings.device.device_id)
+    print(export_checkpoint(settings))
 
 
 if __name__ == "__main__":

@@ -4,20 +4,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from src.config import TASKS, DataFolder
 from src.export.postprocess import postprocess
-from utils.args import postprocess_parser
+from src.settings import PostprocessSettings
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, decode, print the figures as one JSON line."""
-    args = postprocess_parser().parse_args(argv)
+    settings = PostprocessSettings.parse(argv)
     set_up_logging()
-    mindrecord = args.predict_mindrecord_file or DataFolder(args.data_url).mindrecord(TASKS[args.dataset], "dev")
-    result = postprocess(mindrecord, args.dataset, args.preprocess_path, args.result_path, args.output_path,
-                         args.save_logits, n_best_size=args.n_best_size, max_answer_length=args.max_answer_length,
-                         null_score_diff_threshold=args.null_score_diff_threshold, ignore_padding=args.ignore_padding)
+    harness, results = settings.harness, settings.results
+    result = postprocess(harness.predict_mindrecord_file, harness.dataset, harness.preprocess_path,
+                         results.result_path, results.output_path, settings.decoding.save_logits,
+                         ignore_padding=results.ignore_padding, **settings.decoding.choices())
     print(json.dumps(result))
 
 

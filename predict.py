@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils.args import prediction_parser
+from src.settings import PredictionSettings
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, answer or make the page of an evaluation."""
-    args = prediction_parser().parse_args(argv)
+    settings = PredictionSettings.parse(argv)
     set_up_logging()
     # MindSpore takes seconds to import: not for --help and wrong flags.
-    if args.evaluation is not None:
+    if settings.page.evaluation is not None:
         from src.inference.evaluation_page import write_evaluation_page
-        write_evaluation_page(args)
+        write_evaluation_page(settings)
     else:
         from src.inference.predict import run_prediction
-        run_prediction(args)
+        run_prediction(settings)
 
 
 if __name__ == "__main__":

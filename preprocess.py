@@ -3,20 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from src.config import TASKS, DataFolder
-from utils.args import preprocess_parser
+from src.settings import PreprocessSettings, unused_bases
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, write."""
-    args = preprocess_parser().parse_args(argv)
+    settings = PreprocessSettings.parse(argv)
     set_up_logging()
     from src.export.preprocess import preprocess  # imports MindSpore: not for --help and wrong flags
 
-    mindrecord = args.predict_mindrecord_file or DataFolder(args.data_url).mindrecord(TASKS[args.dataset], "dev")
-    unused = [name for name, used in (("wn", args.use_wordnet), ("nell", args.use_nell)) if not used]
-    preprocess(mindrecord, args.dataset, args.preprocess_path, unused)
+    harness, memories = settings.harness, settings.memories
+    preprocess(harness.predict_mindrecord_file, harness.dataset, harness.preprocess_path,
+               unused_bases(memories.use_wordnet, memories.use_nell))
 
 
 if __name__ == "__main__":

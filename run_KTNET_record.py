@@ -4,16 +4,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from src.config import RECORD
-from utils.args import training_parser
+from src.settings import TrainingSettings
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, evaluate when asked."""
-    args = training_parser(RECORD).parse_args(argv)
+    settings = TrainingSettings.parse(argv, RECORD)
     set_up_logging()
     from src.training.loop import run_training  # MindSpore takes seconds to import: not for --help and wrong flags
-    run_training(RECORD, args)
+    run_training(settings)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from src.config import SQUAD
-from utils.args import evaluation_parser
+from src.settings import EvaluationSettings
 from utils.util import run_main, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, evaluate."""
-    args = evaluation_parser(SQUAD).parse_args(argv)
+    settings = EvaluationSettings.parse(argv, SQUAD)
     set_up_logging()
     from src.training.loop import run_evaluation  # MindSpore takes seconds to import: not for --help and wrong flags
-    run_evaluation(SQUAD, args)
+    run_evaluation(settings)
 
 
 if __name__ == "__main__":

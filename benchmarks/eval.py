@@ -11,7 +11,6 @@ and the time of that is told apart. The median turn counts, and ratios are those
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -20,58 +19,70 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from benchmarks.bert_peer import INPUTS, BertPeer, Columns
 from benchmarks.turns import Peer
 from src.config import DEV_LABELS, SQUAD, BertConfig, input_columns
+from src.settings import DeviceSettings, EvaluationSettings
 from src.weights.checkpoint import load_config
-from utils.args import evaluation_parser, fill_paths, positive_int
+from utils.args import PositiveInt, flag, group
 from utils.util import InputError, run_main
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(argv)
-    config = load_config(args.load_checkpoint_path)
+    settings = BenchmarkSettings.parse(argv, SQUAD)
+    checkpoint = settings.checkpoint.load_checkpoint_path
+    config = load_config(checkpoint)
     if config is None:
-        raise InputError(f"{args.load_checkpoint_path}: has no .json with its sizes beside it")
-    args.max_seq_len = config.max_seq_len
+        raise InputError(f"{checkpoint}: has no .json with its sizes beside it")
+    settings = settings.with_flags(max_seq_len=config.max_seq_len)
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         output = Path(name)
-        with Peer(KTNetEvaluator, args, output) as ktnet, \
-                Peer(BertEvaluator, config.bert, args, output, read_features(args)) as bert:
-            turns = {"ktnet_buckets": (ktnet, args.buckets), "ktnet_fixed": (ktnet, 1),
+        with Peer(KTNetEvaluator, settings, output) as ktnet, \
+                Peer(BertEvaluator, config.bert, settings, output, read_features(settings)) as bert:
+            turns = {"ktnet_buckets": (ktnet, settings.run.buckets), "ktnet_fixed": (ktnet, 1),
                      "bert_fixed": (bert, False), "bert_longest": (bert, True)}
             compile_seconds = ktnet.call("compile")
-            for _ in range(args.rounds):
+            for _ in range(settings.turns.rounds):
                 for way, (peer, how) in turns.items():
                     seconds.setdefault(way, []).append(peer.call("evaluate", how))
                     print(f"{way}: {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
-    print(json.dumps(report(args, seconds, compile_seconds)))
+    print(json.dumps(report(settings, seconds, compile_seconds)))
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Turns:
+    """The benchmark's own flags."""
+
+    title: ClassVar[str] = "benchmark"
+
+    rounds: PositiveInt = flag(2, "turns of each way")
+    threads: PositiveInt = flag(os.cpu_count(), "threads of PyTorch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings(EvaluationSettings):
     """The evaluation's own flags and the benchmark's."""
-    parser = evaluation_parser(SQUAD)
-    parser.prog, parser.description = "python -m benchmarks.eval", __doc__
-    group = parser.add_argument_group("benchmark")
-    group.add_argument("--rounds", type=positive_int, default=2, help="turns of each way")
-    group.add_argument("--threads", type=positive_int, default=os.cpu_count(), help="threads of PyTorch")
-    parser.set_defaults(device_target="CPU")
-    args = parser.parse_args(argv)
-    fill_paths(args, SQUAD)
-    return args
+
+    prog: ClassVar[str] = "python -m benchmarks.eval"
+    description: ClassVar[str] = "Measure evaluation end to end against plain BERT's, in turns in one run."
+
+    device: DeviceSettings = group(device_target="CPU")
+    turns: Turns = group()
 
 
-def read_features(args: argparse.Namespace) -> list[Columns]:
+def read_features(settings: BenchmarkSettings) -> list[Columns]:
     """Every dev feature, in the file's order, without its concepts."""
     from src.dataset import create_dev_dataset
 
-    features = create_dev_dataset(args.predict_mindrecord_file, max_seq_len=args.max_seq_len, knowledge_bases=())
+    features = create_dev_dataset(settings.mindrecord("dev"), max_seq_len=settings.features.max_seq_len,
+                                  knowledge_bases=())
     return [{name: column[0] for name, column in columns.items()}
             for columns in features.create_dict_iterator(num_epochs=1, output_numpy=True)]
 
@@ -79,15 +90,15 @@ def read_features(args: argparse.Namespace) -> list[Columns]:
 class KTNetEvaluator:
     """What run_KTNET_squad_eval.py does, again and again."""
 
-    def __init__(self, args: argparse.Namespace, output: Path) -> None:
+    def __init__(self, settings: BenchmarkSettings, output: Path) -> None:
         from src.prepare import prepare_features
         from src.weights.build import build_for_evaluation
         from utils.device import set_up_device
 
-        set_up_device(args)
-        self.args, self.output = args, output / "ktnet"
-        self.manifest = prepare_features(SQUAD, "dev", args)
-        self.network, self.config = build_for_evaluation(args, args.load_checkpoint_path, self.manifest)
+        set_up_device(settings.device.device_target, settings.device.device_id)
+        self.output = output / "ktnet"
+        self.settings, self.manifest = prepare_features(settings, "dev")
+        self.network, self.config = build_for_evaluation(self.settings, self.manifest)
 
     def compile(self) -> float:
         """Compile for every length of an evaluation in buckets; seconds."""
@@ -97,9 +108,9 @@ class KTNetEvaluator:
         from src.dataset import feature_lengths
 
         start = time.perf_counter()
-        lengths = feature_lengths(self.args.predict_mindrecord_file)
-        for length in choose_buckets(lengths, self.args.max_seq_len, self.args.buckets):
-            self.network.compile(*(Tensor(np.zeros((self.args.batch_size, *column.shape), column.dtype))
+        run, max_seq_len = self.settings.run, self.settings.features.max_seq_len
+        for length in choose_buckets(feature_lengths(run.predict_mindrecord_file), max_seq_len, run.buckets):
+            self.network.compile(*(Tensor(np.zeros((run.batch_size, *column.shape), column.dtype))
                                    for column in input_columns(self.config.memories, length)))
         return time.perf_counter() - start
 
@@ -108,9 +119,9 @@ class KTNetEvaluator:
         from src.inference.evaluate import evaluate
 
         start = time.perf_counter()
-        self.args.buckets = buckets
+        settings = self.settings.with_flags(buckets=buckets)
         with contextlib.redirect_stdout(sys.stderr):
-            evaluate(self.network, self.config.memories, self.args, self.manifest, self.output)
+            evaluate(self.network, self.config.memories, settings, self.manifest, self.output)
         return time.perf_counter() - start
 
 
@@ -119,14 +130,15 @@ class BertEvaluator(BertPeer):
 
     Args:
         config: sizes of the encoder.
-        args: flags.
+        settings: of the benchmark.
         output: folder for the results.
         features: of the feature table, each padded to max_seq_len.
     """
 
-    def __init__(self, config: BertConfig, args: argparse.Namespace, output: Path, features: list[Columns]) -> None:
-        super().__init__(config, args.threads, is_training=False)
-        self.args, self.output, self.features = args, output / "bert", features
+    def __init__(self, config: BertConfig, settings: BenchmarkSettings, output: Path,
+                 features: list[Columns]) -> None:
+        super().__init__(config, settings.turns.threads, is_training=False)
+        self.settings, self.output, self.features = settings, output / "bert", features
 
     def evaluate(self, to_longest: bool) -> float:
         """Seconds from the features to predictions.json."""
@@ -136,9 +148,10 @@ class BertEvaluator(BertPeer):
         from src.reader.storage import open_converted
 
         start = time.perf_counter()
-        logits = np.full((2, len(self.features), self.args.max_seq_len), UNCOMPUTED_LOGIT, np.float32)
-        for first in range(0, len(self.features), self.args.batch_size):
-            batch = self.features[first:first + self.args.batch_size]
+        batch_size = self.settings.run.batch_size
+        logits = np.full((2, len(self.features), self.settings.features.max_seq_len), UNCOMPUTED_LOGIT, np.float32)
+        for first in range(0, len(self.features), batch_size):
+            batch = self.features[first:first + batch_size]
             columns = {name: np.stack([feature[name] for feature in batch]) for name in INPUTS}
             if to_longest:
                 longest = int(columns["input_mask"].sum(1).max())
@@ -146,17 +159,18 @@ class BertEvaluator(BertPeer):
             scores = self.logits(columns)
             logits[:, first:first + len(batch), :scores.shape[2]] = scores
         unique_ids = np.array([feature[DEV_LABELS[0].name][0] for feature in self.features])
-        data_file = self.args.predict_mindrecord_file
+        data_file = self.settings.run.predict_mindrecord_file
         answer_and_score(data_file, Logits(unique_ids, *logits), self.output,
-                         decoding_options(self.args, open_converted(data_file)["settings"]))
+                         decoding_options(self.settings.decoding, open_converted(data_file)["settings"]))
         return time.perf_counter() - start
 
 
-def report(args: argparse.Namespace, seconds: dict[str, list[float]], compile_seconds: float) -> dict[str, Any]:
+def report(settings: BenchmarkSettings, seconds: dict[str, list[float]], compile_seconds: float) -> dict[str, Any]:
     """All figures."""
     middle = {way: statistics.median(times) for way, times in seconds.items()}
-    return {"benchmark": "eval", "batch_size": args.batch_size, "buckets": args.buckets, "rounds": args.rounds,
-            "threads": args.threads, "max_seq_len": args.max_seq_len,
+    return {"benchmark": "eval", "batch_size": settings.run.batch_size, "buckets": settings.run.buckets,
+            "rounds": settings.turns.rounds, "threads": settings.turns.threads,
+            "max_seq_len": settings.features.max_seq_len,
             "seconds": {way: round(value, 1) for way, value in middle.items()},
             "compile_seconds": round(compile_seconds, 1),
             "bucketing_speedup": round(middle["ktnet_fixed"] / middle["ktnet_buckets"], 2),

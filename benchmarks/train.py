@@ -13,80 +13,85 @@ HuggingFace's SQuAD recipe does.
 """
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from benchmarks.bert_peer import BertPeer, Columns
 from benchmarks.turns import Peer
 from src.config import SQUAD, BertConfig, feature_columns
-from utils.args import boolean, positive_int, training_parser
+from src.settings import DeviceSettings, TrainingSettings
+from utils.args import PositiveInt, flag, group
 from utils.util import run_main
 
 WARM_UP_STEPS = 16      # MindSpore's CPU kernels try numbers of threads in as many runs, five runs each
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(argv)
-    lengths, batches = collect_batches(args)
-    with Peer(KTNetTrainer, args) as ktnet, Peer(BertPeer, BertConfig.from_json_file(args.bert_config_path),
-                                                 args.threads, True) as bert:
-        first = {length: ktnet.call("train", group[:1]) for length, group in batches.items()}
-        for group in batches.values():
-            ktnet.call("train", group[:1] * WARM_UP_STEPS)
-            bert.call("train", group[:1] * WARM_UP_STEPS)
-        rounds = [{length: (ktnet.call("train", group) / len(group), bert.call("train", group) / len(group))
-                   for length, group in batches.items()} for _ in range(args.rounds)]
-    print(json.dumps(report(args, lengths, first, rounds)))
+    settings = BenchmarkSettings.parse(argv, SQUAD)
+    lengths, batches = collect_batches(settings)
+    config = BertConfig.from_json_file(settings.network.bert_config_path)
+    with Peer(KTNetTrainer, settings) as ktnet, Peer(BertPeer, config, settings.turns.threads, True) as bert:
+        first = {length: ktnet.call("train", some[:1]) for length, some in batches.items()}
+        for some in batches.values():
+            ktnet.call("train", some[:1] * WARM_UP_STEPS)
+            bert.call("train", some[:1] * WARM_UP_STEPS)
+        rounds = [{length: (ktnet.call("train", some) / len(some), bert.call("train", some) / len(some))
+                   for length, some in batches.items()} for _ in range(settings.turns.rounds)]
+    print(json.dumps(report(settings, lengths, first, rounds)))
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Turns:
+    """The benchmark's own flags."""
+
+    title: ClassVar[str] = "benchmark"
+
+    rounds: PositiveInt = flag(5, "turns of each")
+    steps: PositiveInt = flag(3, "batches of each length in a turn")
+    threads: PositiveInt = flag(os.cpu_count(), "threads of PyTorch")
+    fixed_only: bool = flag(False, "measure batches of max_seq_len alone")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings(TrainingSettings):
     """The trainer's own flags and the benchmark's."""
-    from utils.args import fill_paths
 
-    parser = training_parser(SQUAD)
-    parser.prog, parser.description = "python -m benchmarks.train", __doc__
-    group = parser.add_argument_group("benchmark")
-    group.add_argument("--rounds", type=positive_int, default=5, help="turns of each")
-    group.add_argument("--steps", type=positive_int, default=3, help="batches of each length in a turn")
-    group.add_argument("--threads", type=positive_int, default=os.cpu_count(), help="threads of PyTorch")
-    group.add_argument("--fixed_only", type=boolean, default=False, help="measure batches of max_seq_len alone")
-    parser.set_defaults(device_target="CPU")
-    args = parser.parse_args(argv)
-    args.checkpoints = Path(tempfile.gettempdir()) / "not written by the benchmark"
-    fill_paths(args, SQUAD)
-    return args
+    prog: ClassVar[str] = "python -m benchmarks.train"
+    description: ClassVar[str] = "Measure a training step against plain BERT's, in turns in one run."
+
+    device: DeviceSettings = group(device_target="CPU")
+    turns: Turns = group()
 
 
-def collect_batches(args: argparse.Namespace) -> tuple[Counter[int], dict[int, list[Columns]]]:
+def collect_batches(settings: BenchmarkSettings) -> tuple[Counter[int], dict[int, list[Columns]]]:
     """How many batches of each length an epoch has, and the first few real ones of each length."""
     from src.batch_plan import bucket_of, choose_buckets, plan_training_epoch
     from src.dataset import create_train_dataset, feature_lengths
     from src.prepare import prepare_features
-    from src.weights.build import wanted_bases
 
-    prepare_features(SQUAD, "train", args)
-    features = feature_lengths(args.train_mindrecord_file)
-    buckets = choose_buckets(features, args.max_seq_len, args.buckets)
-    plan = plan_training_epoch(features, buckets, args.batch_size, args.random_seed, 0)
+    settings, _ = prepare_features(settings, "train")
+    run, seed, max_seq_len = settings.run, settings.recipe.random_seed, settings.features.max_seq_len
+    data_file, steps = settings.mindrecord("train"), settings.turns.steps
+    features = feature_lengths(data_file)
+    buckets = choose_buckets(features, max_seq_len, run.buckets)
+    plan = plan_training_epoch(features, buckets, run.batch_size, seed, 0)
     counts = Counter(buckets[int(bucket_of(features[rows].max(keepdims=True), buckets)[0])] for rows in plan)
-    wanted = [args.max_seq_len] if args.fixed_only else sorted({*counts, args.max_seq_len})
+    wanted = [max_seq_len] if settings.turns.fixed_only else sorted({*counts, max_seq_len})
     batches: dict[int, list[Columns]] = {length: [] for length in wanted}
-    for chosen in (buckets, (args.max_seq_len,)):       # the second fills up what the epoch has too few of
-        dataset = create_train_dataset(args.train_mindrecord_file, batch_size=args.batch_size, buckets=chosen,
-                                       knowledge_bases=wanted_bases(args), seed=args.random_seed)
+    for chosen in (buckets, (max_seq_len,)):       # the second fills up what the epoch has too few of
+        dataset = create_train_dataset(data_file, batch_size=run.batch_size, buckets=chosen,
+                                       knowledge_bases=settings.wanted_bases(), seed=seed)
         for columns in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
-            group = batches.get(columns["src_ids"].shape[1])
-            if group is not None and len(group) < args.steps:
-                group.append(columns)
-            if all(len(group) == args.steps for group in batches.values()):
+            found = batches.get(columns["src_ids"].shape[1])
+            if found is not None and len(found) < steps:
+                found.append(columns)
+            if all(len(found) == steps for found in batches.values()):
                 return counts, batches
     return counts, batches
 
@@ -94,16 +99,16 @@ def collect_batches(args: argparse.Namespace) -> tuple[Counter[int], dict[int, l
 class KTNetTrainer:
     """The real trainer, fed with given batches."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, settings: BenchmarkSettings) -> None:
         from src.prepare import prepare_features
         from src.training.loop import Trainer
         from src.weights.build import build_for_training
         from utils.device import set_up_device
 
-        devices = set_up_device(args)
-        manifest = prepare_features(SQUAD, "train", args)
-        network, config = build_for_training(args, manifest)
-        self.trainer = Trainer(SQUAD, args, network, config, devices)
+        devices = set_up_device(settings.device.device_target, settings.device.device_id)
+        settings, manifest = prepare_features(settings, "train")
+        network, config = build_for_training(settings, manifest)
+        self.trainer = Trainer(settings, network, config, devices)
         self.names = [column.name for column in feature_columns(config.memories, "train")]
 
     def train(self, batches: Sequence[Columns]) -> float:
@@ -118,25 +123,27 @@ class KTNetTrainer:
         return time.perf_counter() - start
 
 
-def report(args: argparse.Namespace, counts: Counter[int], first: dict[int, float],
+def report(settings: BenchmarkSettings, counts: Counter[int], first: dict[int, float],
            rounds: Sequence[dict[int, tuple[float, float]]]) -> dict[str, Any]:
     """All figures."""
+    run, turns, max_seq_len = settings.run, settings.turns, max(rounds[0])
+
     def middle(length: int, who: int) -> float:
         return statistics.median(times[length][who] for times in rounds)
 
     def per_second(who: int, fixed: bool) -> float:
-        seconds = sum(count * middle(args.max_seq_len if fixed else length, who) for length, count in counts.items())
-        return args.batch_size * counts.total() / seconds
+        seconds = sum(count * middle(max_seq_len if fixed else length, who) for length, count in counts.items())
+        return run.batch_size * counts.total() / seconds
 
     lengths = {str(length): {
         "batches_in_epoch": counts[length], "ktnet_step_s": round(middle(length, 0), 3),
         "bert_step_s": round(middle(length, 1), 3),
         "ratio": round(statistics.median(times[length][0] / times[length][1] for times in rounds), 3),
         "ktnet_first_step_s": round(first[length], 1)} for length in rounds[0]}
-    result = {"benchmark": "train", "batch_size": args.batch_size, "rounds": args.rounds, "steps": args.steps,
-              "threads": args.threads, "max_seq_len": args.max_seq_len,
-              "equal_padding_ratio": lengths[str(args.max_seq_len)]["ratio"], "lengths": lengths}
-    if not args.fixed_only:
+    result = {"benchmark": "train", "batch_size": run.batch_size, "rounds": turns.rounds, "steps": turns.steps,
+              "threads": turns.threads, "max_seq_len": max_seq_len,
+              "equal_padding_ratio": lengths[str(max_seq_len)]["ratio"], "lengths": lengths}
+    if not turns.fixed_only:
         speed = {f"{name}_{padding}": per_second(who, padding == "fixed")
                  for who, name in enumerate(("ktnet", "bert")) for padding in ("buckets", "fixed")}
         result["examples_per_second"] = {name: round(value, 2) for name, value in speed.items()}

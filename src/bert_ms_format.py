@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Sequence
 
@@ -35,17 +34,16 @@ from src.config import (  # noqa: E402
     DataFolder,
 )
 from src.knowledge.concepts import concept_digest, read_concept_vectors  # noqa: E402
+from src.settings import EncoderSettings  # noqa: E402
 from src.weights.authors import AuthorsHead  # noqa: E402
 from src.weights.names import NameRule, name_rules  # noqa: E402
 from src.weights.sources import (  # noqa: E402
     OUR_ENCODER,
-    READERS,
     EncoderSource,
     PaddleFolder,
     check_finite,
     open_source,
 )
-from utils.args import OneLineParser  # noqa: E402
 from utils.util import LOGGER, InputError, atomic_path, file_digest, run_main, set_up_logging  # noqa: E402
 
 # Fields of the configuration that do not change what the encoder computes.
@@ -247,37 +245,18 @@ def dataset_of(folder: Path) -> str:
     return found[0]
 
 
-def parse_arguments(argv: Sequence[str] | None) -> Namespace:
-    """Read the command line."""
-    parser = OneLineParser(prog="bert_ms_format.py",
-                           description="Turn a BERT encoder, or a KT-NET of the authors, into a MindSpore checkpoint.")
-    parser.add_argument("--data_url", type=Path, default=Path("./data"), help="data folder")
-    parser.add_argument("--source", type=Path, help="folder of the encoder or of the authors' trained network, or a "
-                                                    "checkpoint of MindSpore's BERT [cased_L-24_H-1024_A-16 in "
-                                                    "--data_url]")
-    parser.add_argument("--output", type=Path, help="checkpoint to write [cased_L-24_H-1024_A-16/roberta.ckpt in "
-                                                    "--data_url; for a KT-NET KTNET_{dataset}_authors.ckpt there]")
-    parser.add_argument("--reader", choices=READERS, default=READERS[0],
-                        help="what reads PaddlePaddle's files: our own reader, or PaddlePaddle itself "
-                             "(requirements-paddle.txt)")
-    parser.add_argument("--dataset", choices=tuple(TASKS), help="what a KT-NET of the authors was trained on [as its "
-                                                                "folder's name says]")
-    return parser.parse_args(argv)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert as the command line asks."""
-    arguments = parse_arguments(argv)
+    settings = EncoderSettings.parse(argv)
     set_up_logging()
-    data = DataFolder(arguments.data_url)
-    folder = arguments.source or data.bert()
-    source = open_source(folder, arguments.reader, data.bert())
+    data = DataFolder(settings.data_url)
+    source = open_source(settings.source, settings.reader, data.bert())
     if isinstance(source, PaddleFolder) and source.is_ktnet:
-        dataset = arguments.dataset or dataset_of(folder)
-        output = arguments.output or data.root / f"KTNET_{dataset}_authors.ckpt"
+        dataset = settings.dataset or dataset_of(settings.source)
+        output = settings.output or data.root / f"KTNET_{dataset}_authors.ckpt"
         convert_ktnet(source, data, dataset, output)
     else:
-        convert_encoder(source, arguments.output or data.bert() / OUR_ENCODER)
+        convert_encoder(source, settings.output or data.bert() / OUR_ENCODER)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ if __name__ == "__main__" and not __package__:
     sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
 
 # Only what needs nothing installed: a missing package is to be told in one line.
-from src.config import TASKS, DataFolder, TaskConfig  # noqa: E402
+from src.config import TASKS  # noqa: E402
+from src.settings import EvaluationSettings, TrainingSettings  # noqa: E402
 from src.training.lock import check_unlocked  # noqa: E402
-from utils.args import evaluation_parser, fill_paths, training_parser  # noqa: E402
 from utils.util import InputError, read_json, run_main, set_up_logging  # noqa: E402
 
 VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
@@ -116,7 +116,7 @@ def need(path: Path, flag: str, mend: str) -> None:
         raise InputError(f"--{flag} {path}: no such file; {mend}")
 
 
-def check_features(task: TaskConfig, split: str, args: argparse.Namespace) -> None:
+def check_features(settings: TrainingSettings | EvaluationSettings, split: str) -> None:
     """The converted features are whole, or else all is there that they are made of.
 
     Raises:
@@ -125,44 +125,43 @@ def check_features(task: TaskConfig, split: str, args: argparse.Namespace) -> No
     from src.prepare import planned_conversion
     from src.reader.storage import ConvertedFiles, open_converted
 
-    conversion = planned_conversion(task, split, args)
+    conversion = planned_conversion(settings, split)
     if ConvertedFiles(conversion.target).manifest.is_file() or conversion.target.is_file():
         open_converted(conversion.target)
     else:
         conversion.check_inputs()
 
 
-def check_tables(args: argparse.Namespace) -> None:
+def check_tables(settings: TrainingSettings) -> None:
     """The concept vectors of every knowledge base in use are there."""
-    from src.weights.build import wanted_bases
-
-    paths = {"wn": args.wn_concept_embedding_path, "nell": args.nell_concept_embedding_path}
-    for base in wanted_bases(args):
-        need(paths.get(base.name) or DataFolder(args.data_url).vectors(base), f"data_url {args.data_url}",
+    for base in settings.wanted_bases():
+        need(settings.vectors(base), f"data_url {settings.data.data_url}",
              f"put the concept vectors of {base.label} there or train them with train_kb_embedding.py")
 
 
-def check_training(task: TaskConfig, args: argparse.Namespace) -> None:
+def check_training(settings: TrainingSettings) -> None:
     """What run_KTNET_<task>.py will read; prints the checkpoint folder and what a new training would write over."""
-    if args.do_train:
-        check_features(task, "train", args)
-        check_tables(args)
-        need(args.bert_config_path, "bert_config_path", "make the encoder's files with src/bert_ms_format.py")
-        if args.init_checkpoint is None:
-            need(args.load_pretrain_checkpoint_path, "load_pretrain_checkpoint_path",
+    job = settings.job
+    if job.do_train:
+        check_features(settings, "train")
+        check_tables(settings)
+        need(settings.network.bert_config_path, "bert_config_path", "make the encoder's files with "
+                                                                    "src/bert_ms_format.py")
+        if job.init_checkpoint is None:
+            need(job.load_pretrain_checkpoint_path, "load_pretrain_checkpoint_path",
                  "make it with src/bert_ms_format.py, or start from a KT-NET checkpoint with --init_checkpoint")
-    if args.init_checkpoint is not None:
-        need(args.init_checkpoint, "init_checkpoint", "give a KT-NET checkpoint")
-    if args.do_predict or args.do_val:
-        check_features(task, "dev", args)
-    if args.do_train:
-        print(args.save_finetune_checkpoint_path.absolute())
-        check_unlocked(args.save_finetune_checkpoint_path, task.name)
-        for path in [] if args.resume else earlier_training(task, args):
+    if job.init_checkpoint is not None:
+        need(job.init_checkpoint, "init_checkpoint", "give a KT-NET checkpoint")
+    if job.do_predict or job.do_val:
+        check_features(settings, "dev")
+    if job.do_train:
+        print(job.save_finetune_checkpoint_path.absolute())
+        check_unlocked(job.save_finetune_checkpoint_path, settings.task.name)
+        for path in [] if job.resume else earlier_training(settings):
             print(path)
 
 
-def earlier_training(task: TaskConfig, args: argparse.Namespace) -> list[Path]:
+def earlier_training(settings: TrainingSettings) -> list[Path]:
     """The files of earlier trainings on this data set where a new one would put its own.
 
     Raises:
@@ -171,51 +170,50 @@ def earlier_training(task: TaskConfig, args: argparse.Namespace) -> list[Path]:
     from src.reader.decoding import NBEST, NULL_ODDS, PREDICTIONS, RESULT
     from src.training.log import LogFiles
 
-    checkpoints, results = args.save_finetune_checkpoint_path.absolute(), args.checkpoints.absolute()
+    task, job = settings.task, settings.job
+    checkpoints, results = job.save_finetune_checkpoint_path.absolute(), settings.run.checkpoints.absolute()
     written = list(LogFiles(results, task.name).all())
-    if args.do_predict:
+    if job.do_predict:
         written += [results / name for name in (PREDICTIONS, NBEST, NULL_ODDS, RESULT)]
     found = [path for pattern in (f"KTNET_{task.name}-*", f"training_state_{task.name}.*")
              for path in sorted(checkpoints.glob(pattern))]
     found += [path for path in written if path.exists()]
-    if args.init_checkpoint is not None and args.init_checkpoint.absolute() in found:
-        raise InputError(f"--init_checkpoint {args.init_checkpoint}: it lies in {checkpoints}, where the new training "
+    if job.init_checkpoint is not None and job.init_checkpoint.absolute() in found:
+        raise InputError(f"--init_checkpoint {job.init_checkpoint}: it lies in {checkpoints}, where the new training "
                          "would put its own; give another folder by --save_finetune_checkpoint_path")
     return found
 
 
-def check_evaluation(task: TaskConfig, args: argparse.Namespace) -> None:
+def check_evaluation(settings: EvaluationSettings) -> None:
     """What run_KTNET_<task>_eval.py will read."""
-    need(args.load_checkpoint_path, "load_checkpoint_path", "training writes KTNET_*.ckpt below "
+    need(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path", "training writes KTNET_*.ckpt below "
                                                             "output/finetune_checkpoint")
-    check_features(task, "dev", args)
+    check_features(settings, "dev")
 
 
-def make_features(task: TaskConfig, args: argparse.Namespace) -> None:
+def make_features(settings: TrainingSettings) -> None:
     """Convert what a training will read, where it is missing."""
     from src.prepare import prepare_features
 
     set_up_logging()
-    prepare_features(task, "train", args)
-    if args.do_predict or args.do_val:
-        prepare_features(task, "dev", args)
+    prepare_features(settings, "train")
+    if settings.job.do_predict or settings.job.do_val:
+        prepare_features(settings, "dev")
 
 
-def check_run(kind: str, options: argparse.Namespace) -> None:
+def check_run(kind: str, task_name: str, devices: int, flags: Sequence[str]) -> None:
     """Check a training or an evaluation, or make its features."""
-    task = TASKS[options.task]
-    parser = evaluation_parser(task) if kind == "eval" else training_parser(task)
-    args = parser.parse_args(options.flags)
-    if not args.data_url.is_dir():
-        raise InputError(f"{args.data_url}: no such folder; DATAPATH is the data folder (see the README)")
-    fill_paths(args, task)
-    check_devices(args.device_target, options.devices)
-    if kind == "train":
-        check_training(task, args)
-    elif kind == "eval":
-        check_evaluation(task, args)
+    cls = EvaluationSettings if kind == "eval" else TrainingSettings
+    settings = cls.parse(flags, TASKS[task_name])
+    if not settings.data.data_url.is_dir():
+        raise InputError(f"{settings.data.data_url}: no such folder; DATAPATH is the data folder (see the README)")
+    check_devices(settings.device.device_target, devices)
+    if isinstance(settings, EvaluationSettings):
+        check_evaluation(settings)
+    elif kind == "train":
+        check_training(settings)
     else:
-        make_features(task, args)
+        make_features(settings)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -234,13 +232,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
     split = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:split])
-    options.flags = given[split + 1:]
     if options.kind == "rank_table":
         for rank, device in read_rank_table(options.file, options.node_rank, options.nodes):
             print(rank, device)
         return
     check_mindspore()
-    check_run(options.kind, options)
+    check_run(options.kind, options.task, options.devices, given[split + 1:])
 
 
 if __name__ == "__main__":

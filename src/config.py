@@ -23,6 +23,7 @@ MAX_SEQ_LEN = 384        # word pieces in a feature
 DOC_STRIDE = 128         # word pieces between the starts of two windows
 MAX_QUERY_LEN = 64       # word pieces of a question that are kept
 KB_PAD_MULTIPLE = 16     # rows and columns of a concept table are padded to a multiple of this (Ascend likes it)
+CORENLP_URL = "http://127.0.0.1:9753"      # where the authors' named-entity server answered
 PADDING_CONCEPT = 0      # row 0 of every concept table: all zeros, "no concept"
 
 
@@ -267,19 +268,6 @@ RECORD = TaskConfig(name="record", folder="ReCoRD", batch_size=12, learning_rate
                                   "dev": "60c70c4a7e8190483f9899a1c9bc4178"})
 TASKS: Mapping[str, TaskConfig] = {task.name: task for task in (SQUAD, RECORD)}
 SPLITS = ("train", "dev")
-
-
-@dataclass(frozen=True)
-class EmbeddingConfig:
-    """How concept vectors are trained (train_kb_embedding.py)."""
-
-    width: int = 100           # D
-    epochs: int = 12
-    batch_size: int = 2000     # B questions
-    negatives: int = 2000      # N entities drawn for each batch, beside the tails of its other questions
-    learning_rate: float = 0.1
-    regularization: float = 0.0      # weight of the sum of |x|^3 over the vectors of a triple (N3)
-    seed: int = 45
 
 
 @dataclass(frozen=True)

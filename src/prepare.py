@@ -1,66 +1,66 @@
-"""Converted features for a run: made when they are missing, checked against the flags when they are there."""
+"""Converted features for a run: converted if absent, otherwise checked against the flags."""
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping, TypeVar
 
-from src.config import (
-    DOC_STRIDE,
-    KNOWLEDGE_BASES,
-    MAX_QUERY_LEN,
-    MAX_SEQ_LEN,
-    DataFolder,
-    TaskConfig,
-    WindowConfig,
-    load_knowledge_bases,
-)
 from src.data_convert import Conversion, convert
 from src.reader.storage import ConvertedFiles, open_converted
+from src.settings import AS_CONVERTED, EvaluationSettings, NetworkRunSettings, TrainingSettings
 from utils.util import LOGGER, InputError, file_digest
 
-# Flag -> what a conversion that is made now takes when the flag is left out.
-CONVERSION_FLAGS = {"do_lower_case": False, "max_seq_len": MAX_SEQ_LEN, "doc_stride": DOC_STRIDE,
-                    "max_query_length": MAX_QUERY_LEN, "version_2_with_negative": False}
+S = TypeVar("S", TrainingSettings, EvaluationSettings)
+N = TypeVar("N", bound=NetworkRunSettings)
 SETTING_OF_FLAG = {"do_lower_case": "lower_case"}      # where the manifest's name differs from the flag's
 
 
-def prepare_features(task: TaskConfig, split: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Make sure that a split is converted as the flags say; fill in the flags that were left out.
+def prepare_features(settings: S, split: str) -> tuple[S, dict[str, Any]]:
+    """Make sure that a split is converted as the flags say.
 
     Returns:
-        The manifest of the converted split.
+        The settings with the flags that were left out as the features were converted (from here on they count as
+        given), and the features' manifest.
 
     Raises:
         InputError: the features were converted otherwise than a flag says, or cannot be made.
     """
-    target: Path = args.train_mindrecord_file if split == "train" else args.predict_mindrecord_file
+    target = settings.mindrecord(split)
     if not ConvertedFiles(target).manifest.is_file() and not target.is_file():
         LOGGER.info("%s is not there: converting", target)
-        convert(planned_conversion(task, split, args))
+        convert(planned_conversion(settings, split))
     manifest = open_converted(target)
-    settings = manifest["settings"]
-    for flag in CONVERSION_FLAGS:
-        converted = settings[SETTING_OF_FLAG.get(flag, flag)]
-        wanted = getattr(args, flag)
-        if wanted is not None and wanted != converted:
-            raise InputError(f"--{flag} {wanted}: {target} was converted with {converted}; leave the flag out or run "
+    settings = as_converted(settings, manifest["settings"], target)
+    vocabulary = settings.data.vocab_path
+    if vocabulary.is_file() and file_digest(vocabulary) != manifest["vocab_md5"]:
+        raise InputError(f"--vocab_path {vocabulary}: {target} was converted with another vocabulary; give that one or "
+                         "run data_convert.py again")
+    return settings, manifest
+
+
+def as_converted(settings: N, converted: Mapping[str, Any], target: Path) -> N:
+    """The settings with the features' own values for the flags that were left out.
+
+    Args:
+        settings: of a run.
+        converted: settings of the conversion's manifest.
+        target: the features, for errors.
+
+    Raises:
+        InputError: a flag that was given differs.
+    """
+    values = {flag: converted[SETTING_OF_FLAG.get(flag, flag)] for flag in AS_CONVERTED}
+    wanted = settings.flags()
+    for flag, value in values.items():
+        if flag in settings.given and wanted[flag] != value:
+            raise InputError(f"--{flag} {wanted[flag]}: {target} was converted with {value}; leave the flag out or run "
                              "data_convert.py again with it")
-        setattr(args, flag, converted)
-    if args.vocab_path.is_file() and file_digest(args.vocab_path) != manifest["vocab_md5"]:
-        raise InputError(f"--vocab_path {args.vocab_path}: {target} was converted with another vocabulary; give that "
-                         "one or run data_convert.py again")
-    return manifest
+    return settings.with_flags(**values).giving(values)
 
 
-def planned_conversion(task: TaskConfig, split: str, args: argparse.Namespace) -> Conversion:
+def planned_conversion(settings: TrainingSettings | EvaluationSettings, split: str) -> Conversion:
     """The conversion that makes a split's features as the flags say."""
-    chosen = {flag: default if getattr(args, flag) is None else getattr(args, flag)
-              for flag, default in CONVERSION_FLAGS.items()}
+    data, features = settings.data, settings.features
     return Conversion(
-        task=task, split=split, data=DataFolder(args.data_url),
-        target=args.train_mindrecord_file if split == "train" else args.predict_mindrecord_file,
-        json_path=args.train_file if split == "train" else args.predict_file, vocab_path=args.vocab_path,
-        lower_case=chosen["do_lower_case"], version_2=chosen["version_2_with_negative"],
-        windows=WindowConfig(chosen["max_seq_len"], chosen["doc_stride"], chosen["max_query_length"]),
-        bases=load_knowledge_bases(args.kb_config) if args.kb_config else KNOWLEDGE_BASES)
+        task=settings.task, split=split, data=data.folder, target=settings.mindrecord(split),
+        json_path=settings.json_path(split), vocab_path=data.vocab_path, lower_case=features.do_lower_case,
+        version_2=features.version_2_with_negative, windows=features.windows, bases=data.bases())

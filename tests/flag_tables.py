@@ -44,13 +44,13 @@ def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
             if action.option_strings and action.dest != "help" and action.help != argparse.SUPPRESS}
 
 
-def default_text(action: argparse.Action) -> str:
-    """A default as the table shows it."""
-    if action.required:
-        return "required"
-    if action.default is None or action.default is argparse.SUPPRESS:
-        return ""
-    return f"`{action.default}`" if action.default != "" else ""
+def split_help(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
+    """What the help says, and the default as the table shows it."""
+    text = " ".join(parser._get_formatter()._expand_help(action).split())
+    if text.endswith(" (required)"):
+        return text.removesuffix(" (required)"), "required"
+    found = re.fullmatch(r"(.*) \(default: ([^)]*)\)", text)
+    return (found[1], f"`{found[2]}`") if found else (text, "")
 
 
 def table(scripts: tuple[str, ...]) -> str:
@@ -60,9 +60,9 @@ def table(scripts: tuple[str, ...]) -> str:
     assert all(list(other) == list(declared[0]) for other in declared), scripts
     lines = [f"## {', '.join(scripts)}", "", "| flag | default | |", "| --- | --- | --- |"]
     for name, action in declared[0].items():
-        defaults = list(dict.fromkeys(default_text(other[name]) for other in declared))
-        text = re.sub(r" \(default: [^)]*\)$", "", " ".join(parsers[0]._get_formatter()._expand_help(action).split()))
-        text = text.replace("|", r"\|")
+        defaults = list(dict.fromkeys(split_help(parser, other[name])[1]
+                                      for parser, other in zip(parsers, declared, strict=True)))
+        text = split_help(parsers[0], action)[0].replace("|", r"\|")
         names = ", ".join(f"`{option}`" for option in action.option_strings)
         lines.append(f"| {names} | {'; ReCoRD: '.join(defaults)} | {text} |")
     return "\n".join(lines) + "\n"

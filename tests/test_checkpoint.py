@@ -141,14 +141,14 @@ def as_older(weights, path):
 def test_the_older_port_is_computed_as_it_was_trained(tmp_path, capsys):
     """By tanh and with epsilon 1e-7; what such a checkpoint lacks is set here, to compare the logits."""
     from src.export.export import build_for_export
-    from utils.args import export_parser
+    from src.settings import ExportSettings
 
     weights = random_parameters(TINY, 8)
     (tmp_path / "bert_config.json").write_text(json.dumps(dataclasses.asdict(TINY.bert)))
-    args = export_parser().parse_args([
+    settings = ExportSettings.parse([
         "--dataset", "squad", "--load_checkpoint_path", str(as_older(weights, tmp_path / "KTNET.ckpt")),
         "--bert_config_path", str(tmp_path / "bert_config.json"), "--device_target", "CPU", "--max_seq_len", "40"])
-    network, _ = build_for_export(args)
+    network, _ = build_for_export(settings)
     for name in ("weight_1", "weight_2", "weight_mul"):
         getattr(network.TriLinearTwoTimeSelfAttentionLayer, name).set_data(
             ms.Tensor(weights[f"TriLinearTwoTimeSelfAttentionLayer.{name}"]))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import train_kb_embedding
-from src.config import EmbeddingConfig
 from src.knowledge.concepts import read_concept_vectors
 from src.knowledge.triples import number_triples, rank_test_set, read_triples
+from src.settings import EmbeddingRecipe
 from src.training.vectors import DistMultLoss, batches
 from tests.toy_wordnet import make_wordnet
 from utils.util import InputError, run_main
@@ -52,22 +52,22 @@ def test_ranks_are_filtered_and_ties_share():
 
 
 def test_batches_depend_on_seed_and_epoch_alone():
-    config = EmbeddingConfig(batch_size=16, negatives=5)
+    config = EmbeddingRecipe(batch_size=16, negatives=5)
     questions = np.arange(120, dtype=np.int32).reshape(40, 3)
 
     def epoch(number: int, **changes) -> list[list[int]]:
-        parts = batches(questions, 40, EmbeddingConfig(**{**vars(config), **changes}), number)
+        parts = batches(questions, 40, EmbeddingRecipe(**{**vars(config), **changes}), number)
         return [[column.asnumpy().tolist() for column in part] for part in parts]
 
     first = epoch(0)
-    assert first == epoch(0) != epoch(1) and first != epoch(0, seed=1)
+    assert first == epoch(0) != epoch(1) and first != epoch(0, random_seed=1)
     assert [len(part[0]) for part in first] == [16, 16, 16] and {len(part[3]) for part in first} == {5}
     assert sorted(sum((part[0] for part in first), []))[0] == 0 and {sum(part[0]) for part in first} != {0}
     assert set(sum((part[0] for part in first), [])) == set(questions[:, 0].tolist())
 
 
 def test_the_loss_is_the_softmax_over_rivals_that_are_not_the_answer():
-    config = EmbeddingConfig(width=4, batch_size=3, negatives=2, regularization=0.5)
+    config = EmbeddingRecipe(width=4, batch_size=3, negatives=2, regularization=0.5)
     network = DistMultLoss(6, 2, config)
     entities, relations = network.entities.asnumpy(), network.relations.asnumpy()
     heads, kinds, tails, negatives = (np.array(values, np.int32) for values in (

@@ -35,10 +35,10 @@ from src.knowledge.texts import read_passages  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.reader.tokenization import basic_tokens  # noqa: E402
+from src.settings import PredictionSettings  # noqa: E402
 from src.viewer.names import describe  # noqa: E402
 from src.weights.checkpoint import save_config  # noqa: E402
 from tests.small_checkpoint import make_checkpoint  # noqa: E402
-from utils.args import prediction_parser  # noqa: E402
 from utils.util import InputError, read_json  # noqa: E402
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"
@@ -104,11 +104,10 @@ def page(folder, evaluated):
 
 
 def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
-    from src.inference.predict import Predictor, fill_settings
+    from src.inference.predict import Predictor, filled_settings
 
-    args = prediction_parser().parse_args(flags(folder, "--ner", "none", "--save_logits", "unused.npz"))
-    fill_settings(args)
-    predictor = Predictor(args)
+    settings = PredictionSettings.parse(flags(folder, "--ner", "none", "--save_logits", "unused.npz"))
+    predictor = Predictor(filled_settings(settings))
     logits, table = Logits.load(folder.root / "logits.npz"), list(read_side_table(folder.mindrecord(SQUAD, "dev")))
     predictions, nbest = (read_json(evaluated / name) for name in ("predictions.json", "nbest_predictions.json"))
     asked = [(passage, question) for passage in read_passages(folder, SQUAD, "dev") for question in passage.questions]
@@ -144,13 +143,12 @@ def test_entities_are_what_nell_hangs_on(folder, evaluated):
 def test_the_page_holds_the_networks_attention(folder, page):
     """Against the memories' equations in NumPy, from the network's own hidden states and tables."""
     from src.dataset import create_dev_dataset
-    from src.inference.predict import fill_settings, open_network
+    from src.inference.predict import filled_settings, open_network
 
     data = page[1]
-    args = prediction_parser().parse_args(flags(folder))
-    fill_settings(args)
+    settings = filled_settings(PredictionSettings.parse(flags(folder)))
     names = [read_concept_names(folder.vectors(base)) for base in KNOWLEDGE_BASES]
-    runner, config = open_network(args, {"knowledge_bases": [
+    runner, config = open_network(settings, {"knowledge_bases": [
         {"name": base.name, "concepts": len(of_base)} for base, of_base in zip(KNOWLEDGE_BASES, names, strict=True)]})
     network = runner._network
     attention = {}

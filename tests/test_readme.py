@@ -161,10 +161,10 @@ def test_the_flag_tables_are_right():
 def test_flags_of_trainings_that_take_hours():
     pytest.importorskip("mindspore")
     from src.config import SQUAD
-    from utils.args import training_parser
+    from src.settings import TrainingSettings
     for command in ALL:
         if command.text.startswith("python run_KTNET_squad.py"):
-            training_parser(SQUAD).parse_args(shlex.split(command.text)[2:])
+            TrainingSettings.parse(shlex.split(command.text)[2:], SQUAD)
 
 
 # --- the copy ---------------------------------------------------------------------------------------------------------

@@ -18,11 +18,11 @@ from src.knowledge.own import map_path  # noqa: E402
 from src.knowledge.texts import read_passages  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
+from src.settings import PredictionSettings  # noqa: E402
 from src.weights.checkpoint import write_checkpoint  # noqa: E402
 from tests import small_data, small_training  # noqa: E402
 from tests.small_raw import make_inputs, own_bases  # noqa: E402
 from tests.test_convert import lists, read_dense  # noqa: E402
-from utils.args import prediction_parser  # noqa: E402
 from utils.util import InputError, read_json  # noqa: E402
 
 OWN = ("water", "places")        # by word, by entity
@@ -93,12 +93,11 @@ def test_the_memories_are_trained_and_their_vectors_are_not(trained):
 
 def answers(trained: Trained) -> dict[str, tuple[str, np.ndarray]]:
     """Question -> predict.py's answer and start logits."""
-    from src.inference.predict import Predictor, fill_settings
+    from src.inference.predict import Predictor, filled_settings
 
-    args = prediction_parser().parse_args([*trained.flags, "--load_checkpoint_path", str(trained.checkpoint),
-                                           "--ner", "none"])
-    fill_settings(args)
-    predictor = Predictor(args)
+    settings = PredictionSettings.parse([*trained.flags, "--load_checkpoint_path", str(trained.checkpoint),
+                                         "--ner", "none"])
+    predictor = Predictor(filled_settings(settings))
     found = {}
     for passage in read_passages(trained.data, SQUAD, "dev"):
         for question in passage.questions:
@@ -129,9 +128,8 @@ def test_a_question_is_answered_as_in_evaluation_and_by_the_maps(trained):
 def test_features_without_the_third_base_are_refused(trained, tmp_path):
     (tmp_path / "two.json").write_text(json.dumps(read_json(trained.config)[:1]))
     flags = [*trained.flags[:3], str(tmp_path / "two.json"), "--load_checkpoint_path", str(trained.checkpoint)]
-    from src.inference.predict import Predictor, fill_settings
+    from src.inference.predict import Predictor, filled_settings
 
-    args = prediction_parser().parse_args([*flags, "--ner", "none"])
-    fill_settings(args)
+    settings = filled_settings(PredictionSettings.parse([*flags, "--ner", "none"]))
     with pytest.raises(InputError, match="--kb_config.*reads the knowledge base water"):
-        Predictor(args)
+        Predictor(settings)

@@ -9,6 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn  # noqa: E402
 
 from src.dropout import POOL_ROWS, StatelessDropout, mask_pool  # noqa: E402
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
+from src.settings import Recipe  # noqa: E402
 from src.training.step import (  # noqa: E402
     BETA_1,
     BETA_2,
@@ -19,7 +20,6 @@ from src.training.step import (  # noqa: E402
     FiniteCheck,
     LossScale,
     MovingAverage,
-    StepOptions,
     TrainStep,
     Updater,
     learning_rate_at,
@@ -30,6 +30,10 @@ from tests.reference import TINY, random_columns, random_parameters  # noqa: E40
 @pytest.fixture(autouse=True, scope="module")
 def graph_mode():
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+
+
+def recipe(**values):
+    return Recipe(**{"epoch": 1, "learning_rate": 1e-3, "loss_scale": 0.0, **values})
 
 
 def make_parameters():
@@ -59,7 +63,7 @@ def test_adam_decay_and_clipping(decay, clip):
     weights = [parameter.asnumpy().astype(np.float64) for parameter in parameters]
     random = np.random.RandomState(2)
     gradients = [[random.randn(*weight.shape) for weight in weights] for _ in range(4)]
-    update = AdamUpdate(parameters, StepOptions(decay, clip))
+    update = AdamUpdate(parameters, recipe(weight_decay=decay, max_grad_norm=clip))
     for parts in gradients:
         norm = update(Tensor(0.1, ms.float32), tuple(Tensor(part * 8, ms.float32) for part in parts),
                       Tensor(0.125, ms.float32))
@@ -69,23 +73,24 @@ def test_adam_decay_and_clipping(decay, clip):
 
 
 def test_schedule():
-    rates = [learning_rate_at(step, 100, 2.0, 0.1) for step in range(100)]
+    rates = [learning_rate_at(step, 100, recipe(learning_rate=2.0)) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[10:] == pytest.approx([2.0 * (1 - step / 100) for step in range(10, 100)])
-    assert learning_rate_at(0, 3, 2.0, 0.0) == 2.0
+    assert learning_rate_at(0, 3, recipe(learning_rate=2.0, warmup_proportion=0.0)) == 2.0
 
 
 def test_constant_rate_after_the_warm_up():
-    rates = [learning_rate_at(step, 20, 2.0, 0.1, "constant") for step in range(20)]
+    rates = [learning_rate_at(step, 20, recipe(learning_rate=2.0, lr_schedule="constant")) for step in range(20)]
     assert rates == [1.0, *[2.0] * 19]
-    assert [learning_rate_at(step, 20, 2.0, 0.0, "constant") for step in (0, 19)] == [2.0, 2.0]
+    at_once = recipe(learning_rate=2.0, lr_schedule="constant", warmup_proportion=0.0)
+    assert [learning_rate_at(step, 20, at_once) for step in (0, 19)] == [2.0, 2.0]
 
 
 def test_new_layers_have_a_rate_of_their_own():
     random = np.random.RandomState(3)
     values = random.randn(4, 3)
     parameters = ParameterTuple([Parameter(Tensor(values, ms.float32), name=name) for name in ("bert.weight", "head")])
-    update = AdamUpdate(parameters, StepOptions(0.01, 0.0, head_factor=10.0))
+    update = AdamUpdate(parameters, recipe(max_grad_norm=0.0, learning_rate=0.01, head_learning_rate=0.1))
     gradients = [random.randn(4, 3) for _ in range(2)]
     update(Tensor(0.01, ms.float32), tuple(Tensor(part, ms.float32) for part in gradients), Tensor(1.0, ms.float32))
     for parameter, gradient, rate in zip(parameters, gradients, (0.01, 0.1), strict=True):
@@ -95,7 +100,7 @@ def test_new_layers_have_a_rate_of_their_own():
 
 def test_moving_average():
     parameters = make_parameters()
-    average = MovingAverage(parameters, 0.9)
+    average = MovingAverage(parameters, recipe(ema_decay=0.9))
     assert all((average.corrected()[parameter.name].asnumpy() == parameter.asnumpy()).all() for parameter in parameters)
     seen = []
     for number in range(3):
@@ -109,7 +114,7 @@ def test_moving_average():
 def test_an_overflow_changes_nothing_but_the_loss_scale():
     parameters = make_parameters()
     before = [parameter.asnumpy().copy() for parameter in parameters]
-    updater = Updater(parameters, StepOptions(0.01, 1.0, loss_scale=1024.0))
+    updater = Updater(parameters, recipe(loss_scale=1024.0))
     broken = (Tensor(np.full((5, 3), np.inf, np.float32)), Tensor(np.ones(3, np.float32)))
     _, overflow = updater(Tensor(0.1, ms.float32), broken, Tensor(1024.0, ms.float32))
     assert overflow.asnumpy() and updater.loss_scale.scale.asnumpy() == 512.0
@@ -174,7 +179,7 @@ def test_float16_as_on_gpu_and_ascend():
     exact, half = (make_network(kind, False)(*inputs).asnumpy() for kind in (ms.float32, ms.float16))
     assert 0 < np.abs(exact - half).max() < 5e-3
     # Far too large a loss scale overflows and is halved until it fits; the loss then falls.
-    step = TrainStep(KTNETWithLoss(make_network(ms.float16, True)), StepOptions(0.01, 1.0, loss_scale=2.0 ** 24))
+    step = TrainStep(KTNETWithLoss(make_network(ms.float16, True)), recipe(loss_scale=2.0 ** 24))
     results = [[float(value.asnumpy()) for value in step(Tensor(1e-3, ms.float32), Tensor(number, ms.int32), *inputs,
                                                          *labels)] for number in range(16)]
     losses, _, overflows, scales = zip(*results, strict=True)

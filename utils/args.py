@@ -1,17 +1,23 @@
-"""Every command-line flag, declared once, by group.
+"""Parsers made from settings: a flag is a field of a frozen dataclass, declared once, with its type, default and help.
 
-A script composes its parser from groups; a flag that a script does not read is not in its parser and is refused.
-Booleans are written the model zoo's way: ``--freeze True``.
+This is the only module that handles an ``argparse.Namespace``. Booleans are written the model zoo's way:
+``--freeze True``. See docs/settings.md for how to add a flag.
 """
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Sequence
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
-from src.config import DOC_STRIDE, KB_PAD_MULTIPLE, MAX_QUERY_LEN, MAX_SEQ_LEN, DataFolder, TaskConfig
+from src.config import TaskConfig
+
+S = TypeVar("S", bound="Settings")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -34,6 +40,8 @@ class OneLineParser(argparse.ArgumentParser):
         print(f"error: {self.prog}: {message} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
 
+
+# --- types of flags ---------------------------------------------------------------------------------------------------
 
 def boolean(text: str) -> bool:
     """Read True or False in the ways people write them."""
@@ -85,304 +93,230 @@ def fraction(text: str) -> float:
     return value
 
 
-def add_device_flags(parser: argparse.ArgumentParser) -> None:
-    """Where to run."""
-    group = parser.add_argument_group("device")
-    group.add_argument("--device_target", choices=("Ascend", "GPU", "CPU"), default="Ascend", help="device to run on")
-    group.add_argument("--device_id", type=non_negative_int, default=0,
-                       help="number of the device; a distributed run takes its rank's own")
+class Switch:
+    """Marks a flag without a value: given or not."""
 
 
-def add_data_flags(parser: argparse.ArgumentParser, as_converted: bool = False) -> None:
-    """Where the data lies and how passages become features.
+PositiveInt = Annotated[int, positive_int]
+NonNegativeInt = Annotated[int, non_negative_int]
+NonNegativeFloat = Annotated[float, non_negative_float]
+Fraction = Annotated[float, fraction]
+OnOff = Annotated[bool, Switch]
+
+
+@dataclass(frozen=True)
+class FlagType:
+    """What a field's annotation says about its flag."""
+
+    read: Callable[[str], Any] = str
+    choices: tuple[str, ...] | None = None
+    is_switch: bool = False
+    is_list: bool = False
+
+
+def flag_type(annotation: Any) -> FlagType:
+    """Read an annotation: bool, int, float, str, Path, Literal, a type of above, ``tuple[X, ...]`` or ``X | None``.
+
+    >>> flag_type(Literal["a", "b"] | None).choices
+    ('a', 'b')
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return flag_type(next(part for part in arguments if part is not type(None)))
+    if origin is Annotated:
+        return FlagType(is_switch=True) if arguments[1] is Switch else FlagType(arguments[1])
+    if origin is Literal:
+        return FlagType(choices=arguments)
+    if origin is tuple:
+        return dataclasses.replace(flag_type(arguments[0]), is_list=True)
+    return FlagType(boolean if annotation is bool else annotation)
+
+
+# --- declaring flags --------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Flag:
+    """What a field says about its flag beside name, type and default."""
+
+    help: str
+    aliases: tuple[str, ...] = ()
+    derive: Callable[[Any], Any] | None = None
+    of_task: str | None = None
+    metavar: str | None = None
+
+
+def flag(default: Any = MISSING, help: str = "", *, aliases: Sequence[str] = (),  # noqa: A002 - as argparse calls it
+         derive: Callable[[Any], Any] | None = None, of_task: str | None = None, metavar: str | None = None) -> Any:
+    """Declare a field of a settings class as a flag of the same name.
 
     Args:
-        parser: to add to.
-        as_converted: the features exist: a flag that is left out is as they were converted (None), one that is given
-            is checked against that.
+        default: the value when it is left out; without one (nor derive, nor of_task) the flag is required.
+        help: one line. In scripts for one data set ``{task.folder}`` and the like are filled in.
+        aliases: further names, without the dashes.
+        derive: settings -> the value when the flag is left out, from other flags.
+        of_task: attribute of the data set's :class:`src.config.TaskConfig` that is the default.
+        metavar: stands for the value in the help.
     """
-    def default(value: Any) -> Any:
-        return None if as_converted else value
-
-    note = " [as the features were converted]" if as_converted else ""
-    group = parser.add_argument_group("data")
-    group.add_argument("--data_url", type=Path, default=Path("./data"),
-                       help="data folder; files named by no other flag are looked for below it")
-    group.add_argument("--vocab_path", type=Path, help="vocabulary of the encoder, one word piece a line "
-                                                       "[cased_L-24_H-1024_A-16/vocab.txt]")
-    group.add_argument("--do_lower_case", type=boolean, default=default(False),
-                       help="lower-case the text (uncased encoders); picks the cased or uncased token files" + note)
-    group.add_argument("--max_seq_len", type=positive_int, default=default(MAX_SEQ_LEN),
-                       help="word pieces of a feature" + note)
-    group.add_argument("--doc_stride", type=positive_int, default=default(DOC_STRIDE),
-                       help="word pieces between the starts of two windows of a passage" + note)
-    group.add_argument("--max_query_length", type=positive_int, default=default(MAX_QUERY_LEN),
-                       help="word pieces of a question that are kept" + note)
-    group.add_argument("--version_2_with_negative", type=boolean, default=default(False),
-                       help="SQuAD 2.0: some questions have no answer" + note)
-    group.add_argument("--kb_config", type=Path, help="JSON list of knowledge bases [WordNet and NELL]")
+    if default is MISSING and (derive is not None or of_task is not None):
+        default = None
+    return dataclasses.field(default=default, kw_only=True,
+                             metadata={"flag": Flag(help, tuple(aliases), derive, of_task, metavar)})
 
 
-def add_conversion_flags(parser: argparse.ArgumentParser) -> None:
-    """Data set to MindRecord."""
-    group = parser.add_argument_group("conversion")
-    group.add_argument("--dataset", choices=("squad", "record", "all"), default="all", help="which data set")
-    group.add_argument("--split", choices=("train", "dev", "all"), default="all", help="which split")
-    group.add_argument("--num_workers", type=positive_int, help="processes that build features [number of cores]")
-    group.add_argument("--force", action="store_true", help="convert again what is already converted")
+@dataclass(frozen=True)
+class Group:
+    """How a script has a class of flags."""
+
+    defaults: Mapping[str, Any]
+    left_out: Mapping[str, str]
 
 
-def add_network_flags(parser: argparse.ArgumentParser, from_checkpoint: bool = False) -> None:
-    """What shapes the network: saved with every checkpoint.
+def group(left_out: Mapping[str, str] | None = None, **defaults: Any) -> Any:
+    """Declare a field of :class:`Settings` whose class declares flags.
 
     Args:
-        parser: to add to.
-        from_checkpoint: the checkpoint's own sizes count; a memory flag that is given is checked against them.
+        left_out: for flags that are not what their default says when they are left out: what they are then.
+        defaults: for flags with another default in this script.
     """
-    note = " [as the checkpoint]" if from_checkpoint else ""
-    group = parser.add_argument_group("network")
-    group.add_argument("--bert_config_path", type=Path,
-                       help="sizes of the encoder [cased_L-24_H-1024_A-16/bert_config.json]" + note)
-    group.add_argument("--use_wordnet", type=boolean, default=None if from_checkpoint else True,
-                       help="read the WordNet memory" + note)
-    group.add_argument("--use_nell", type=boolean, default=None if from_checkpoint else True,
-                       help="read the NELL memory" + note)
-    group.add_argument("--wn_concept_embedding_path", type=Path,
-                       help="WordNet concept vectors [KB_embeddings/wn_concept2vec.txt]")
-    group.add_argument("--nell_concept_embedding_path", type=Path,
-                       help="NELL concept vectors [KB_embeddings/nell_concept2vec.txt]")
-    group.add_argument("--kb_pad_multiple", type=positive_int, default=KB_PAD_MULTIPLE,
-                       help="pad rows and columns of the concept tables to a multiple of this")
+    return dataclasses.field(kw_only=True, metadata={"group": Group(defaults, left_out or {})})
 
 
-def add_run_flags(parser: argparse.ArgumentParser, task: TaskConfig) -> None:
-    """Flags that training and evaluation share."""
-    group = parser.add_argument_group("run")
-    group.add_argument("--batch_size", type=positive_int, default=task.batch_size,
-                       help="features of a step, per device")
-    group.add_argument("--buckets", type=positive_int, default=4,
-                       help="lengths that batches are padded to; each is compiled once, 1 pads all to max_seq_len")
-    group.add_argument("--checkpoints", type=Path, default=Path("output"), help="folder of logs and results")
-    group.add_argument("--predict_file", type=Path, help="data set for evaluation, JSON "
-                                                         f"[{task.folder}/{task.json_files['dev']}]")
-    group.add_argument("--predict_mindrecord_file", type=Path,
-                       help=f"features for evaluation, made from predict_file if absent [{task.folder}/dev.mindrecord]")
+@dataclass(frozen=True)
+class Declared:
+    """A flag as a script has it."""
+
+    name: str
+    flag: Flag
+    type: FlagType
+    title: str              # of its group in the help
+    default: Any
+    left_out: str | None
 
 
-def add_training_flags(parser: argparse.ArgumentParser, task: TaskConfig) -> None:
-    """The recipe."""
-    group = parser.add_argument_group("training")
-    group.add_argument("--do_train", type=boolean, default=True, help="train")
-    group.add_argument("--do_predict", type=boolean, default=False, help="evaluate when the training is done")
-    group.add_argument("--train_file", type=Path,
-                       help=f"data set for training, JSON [{task.folder}/{task.json_files['train']}]")
-    group.add_argument("--train_mindrecord_file", type=Path,
-                       help=f"features for training, made from train_file if absent [{task.folder}/train.mindrecord]")
-    group.add_argument("--load_pretrain_checkpoint_path", "--init_pretraining_params", type=Path,
-                       help="pretrained encoder, from src/bert_ms_format.py [cased_L-24_H-1024_A-16/roberta.ckpt]")
-    group.add_argument("--init_checkpoint", type=Path,
-                       help="KT-NET checkpoint to start from (the second stage starts from the frozen first)")
-    group.add_argument("--freeze", type=boolean, default=False, help="leave the encoder as it is (first stage)")
-    group.add_argument("--epoch", type=positive_int, default=task.epochs, help="passes over the training set")
-    group.add_argument("--learning_rate", type=non_negative_float, default=task.learning_rate,
-                       help="peak learning rate")
-    group.add_argument("--warmup_proportion", type=fraction, default=0.1,
-                       help="share of the steps in which the learning rate rises")
-    group.add_argument("--weight_decay", type=non_negative_float, default=0.01, help="decoupled weight decay")
-    group.add_argument("--max_grad_norm", type=non_negative_float, default=1.0,
-                       help="clip the gradient to this global norm; 0 does not clip")
-    group.add_argument("--use_ema", type=boolean, default=True, help="keep a moving average of the weights and "
-                                                                     "evaluate it")
-    group.add_argument("--ema_decay", type=fraction, default=0.9999, help="decay of the moving average")
-    group.add_argument("--loss_scale", type=non_negative_float, default=65536.0,
-                       help="first dynamic loss scale (float16 on GPU and Ascend)")
-    group.add_argument("--random_seed", type=non_negative_int, default=45,
-                       help="seed of initial weights, order and dropout")
-    group.add_argument("--accumulation_steps", type=positive_int, default=1,
-                       help="batches whose gradients are added up before the weights are updated")
-    group.add_argument("--do_val", type=boolean, default=False,
-                       help="evaluate after every epoch and keep the best checkpoint as KTNET_*-best.ckpt")
-    group.add_argument("--resume", type=boolean, default=False,
-                       help="go on with the training in the checkpoint folder, if there is one")
-    group.add_argument("--force_memory", type=boolean, default=False,
-                       help="train even if the estimate of memory exceeds what is there")
-    group.add_argument("--save_steps", type=positive_int, help="steps between checkpoints [once an epoch]")
-    group.add_argument("--keep_checkpoint_max", type=positive_int, default=3, help="checkpoints that are kept")
-    group.add_argument("--save_finetune_checkpoint_path", type=Path,
-                       help="folder of the checkpoints [finetune_checkpoint below --checkpoints]")
-    group.add_argument("--is_distribute", type=boolean, default=False, help="data parallel over several devices")
-    group.add_argument("--device_num", type=positive_int, default=1,
-                       help="devices of a distributed run; checked against what was started")
+def declared(cls: type, task: TaskConfig | None = None) -> Iterator[Declared]:
+    """The flags of a settings class, those of its groups included, in the order of the help."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for item in dataclasses.fields(cls):
+        if "group" in item.metadata:
+            here: Group = item.metadata["group"]
+            for inner in declared(hints[item.name], task):
+                yield dataclasses.replace(inner, default=here.defaults.get(inner.name, inner.default),
+                                          left_out=here.left_out.get(inner.name))
+        elif "flag" in item.metadata:
+            said: Flag = item.metadata["flag"]
+            default = getattr(task, said.of_task) if said.of_task is not None else item.default
+            title = getattr(cls, "title", "options")
+            yield Declared(item.name, said, flag_type(hints[item.name]), title, default, None)
 
 
-def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
-    """From logits to answers."""
-    group = parser.add_argument_group("evaluation")
-    group.add_argument("--n_best_size", type=positive_int, default=20, help="answers kept for a question")
-    group.add_argument("--max_answer_length", type=positive_int, default=30, help="word pieces of an answer")
-    group.add_argument("--null_score_diff_threshold", type=float, default=0.0,
-                       help="SQuAD 2.0: no answer when its score beats the best answer's by more than this")
-    group.add_argument("--save_logits", type=Path, metavar="PATH.npz",
-                       help="also write unique_id, start_logits, end_logits")
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All flags of a script, frozen; subclasses have groups of flags, or flags, as their fields."""
+
+    prog: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+
+    task: TaskConfig | None = None                 # of a script for one data set
+    given: frozenset[str] = frozenset()            # names of the flags that the user gave
+
+    @classmethod
+    def parser(cls, task: TaskConfig | None = None) -> OneLineParser:
+        """The parser; what it gives holds only the flags that were given."""
+        parser = OneLineParser(prog=cls.prog.format(task=task), description=cls.description.format(task=task),
+                               argument_default=argparse.SUPPRESS, formatter_class=argparse.HelpFormatter)
+        groups: dict[str, argparse._ArgumentGroup] = {}
+        for one in declared(cls, task):
+            if one.title not in groups:
+                groups[one.title] = parser.add_argument_group(one.title)
+            add_flag(groups[one.title], one, task)
+        return parser
+
+    @classmethod
+    def parse(cls: type[S], argv: Sequence[str] | None, task: TaskConfig | None = None) -> S:
+        """Read the command line; a flag that cannot be used ends the program with one line and exit code 2."""
+        parser = cls.parser(task)
+        given = vars(parser.parse_args(argv))
+        missing = [f"--{one.name}" for one in declared(cls, task) if one.default is MISSING and one.name not in given]
+        if missing:
+            parser.error(f"the following arguments are required: {', '.join(missing)}")
+        return cls.of(given, task)
+
+    @classmethod
+    def of(cls: type[S], given: Mapping[str, Any], task: TaskConfig | None = None) -> S:
+        """Settings with these values given, and all others worked out."""
+        values = {one.name: one.default for one in declared(cls, task)} | dict(given)
+        lists = {one.name for one in declared(cls, task) if one.type.is_list}
+        values |= {name: tuple(value) for name, value in values.items() if name in lists}
+        return make(cls, values, task=task, given=frozenset(given)).resolved()
+
+    def flags(self) -> dict[str, Any]:
+        """Every flag by its name."""
+        return dict(flag_values(self))
+
+    def plain(self) -> dict[str, Any]:
+        """Every flag as a JSON value, by its name, sorted."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(flag_values(self))}
+
+    def with_flags(self: S, **values: Any) -> S:
+        """The same with other values; what counts as given stays."""
+        return change(self, values)
+
+    def giving(self: S, names: Iterable[str]) -> S:
+        """The same with these flags counted as given."""
+        return dataclasses.replace(self, given=self.given.union(names))
+
+    def resolved(self: S) -> S:
+        """The same with every flag that was left out and follows from others worked out."""
+        derived = {one.name: one.flag.derive(self) for one in declared(type(self), self.task)
+                   if one.flag.derive is not None and one.name not in self.given}
+        return change(self, derived)
 
 
-def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    """Which checkpoint an evaluation takes."""
-    group = parser.add_argument_group("checkpoint")
-    group.add_argument("--load_checkpoint_path", type=Path, required=True, help="KT-NET checkpoint to evaluate")
-    group.add_argument("--use_ema", type=boolean, default=True,
-                       help="evaluate the moving average of the weights where the checkpoint has one")
+def add_flag(target: argparse._ArgumentGroup, one: Declared, task: TaskConfig | None) -> None:
+    """Add a flag to a parser."""
+    options: dict[str, Any] = {}
+    if one.type.is_switch:
+        options["action"] = "store_true"
+    else:
+        options |= {"type": one.type.read, "choices": one.type.choices, "metavar": one.flag.metavar}
+        if one.type.is_list:
+            options["action"] = "append"
+    text = one.flag.help if task is None else one.flag.help.format(task=task)
+    if one.default is MISSING:
+        text += " (required)"
+    elif one.left_out is not None:
+        text += f" [{one.left_out}]"
+    elif one.default not in (None, ()) and not one.type.is_switch:
+        text += f" (default: {one.default})"
+    target.add_argument(*(f"--{name}" for name in (one.name, *one.flag.aliases)), dest=one.name, help=text, **options)
 
 
-def add_modelarts_flags(parser: argparse.ArgumentParser) -> None:
-    """Huawei ModelArts: copy data in and results out through moxing."""
-    group = parser.add_argument_group("ModelArts")
-    group.add_argument("--is_modelarts", type=boolean, default=False,
-                       help="run as a ModelArts job: --data_url is copied from object storage first")
-    group.add_argument("--save_url", help="where ModelArts wants the results")
-    group.add_argument("--log_url", help="where ModelArts wants the logs")
+def make(cls: type[S], values: Mapping[str, Any], **more: Any) -> S:
+    """Put values into a settings class and its groups."""
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        if "group" in item.metadata:
+            more[item.name] = make(hints[item.name], values)
+        elif "flag" in item.metadata:
+            more[item.name] = values[item.name]
+    return cls(**more)
 
 
-def training_parser(task: TaskConfig) -> argparse.ArgumentParser:
-    """Flags of run_KTNET_{squad,record}.py."""
-    parser = OneLineParser(prog=f"run_KTNET_{task.name}.py", description=f"Train KT-NET on {task.folder}.")
-    add_device_flags(parser)
-    add_data_flags(parser, as_converted=True)
-    add_network_flags(parser)
-    add_run_flags(parser, task)
-    add_training_flags(parser, task)
-    add_evaluation_flags(parser)
-    add_modelarts_flags(parser)
-    return parser
+def change(settings: S, values: Mapping[str, Any]) -> S:
+    """A copy with other values for some flags, wherever they are declared."""
+    changed = {}
+    for item in dataclasses.fields(settings):
+        if "group" in item.metadata:
+            changed[item.name] = change(getattr(settings, item.name), values)
+        elif item.name in values:
+            changed[item.name] = values[item.name]
+    return dataclasses.replace(settings, **changed)
 
 
-def evaluation_parser(task: TaskConfig) -> argparse.ArgumentParser:
-    """Flags of run_KTNET_{squad,record}_eval.py."""
-    parser = OneLineParser(prog=f"run_KTNET_{task.name}_eval.py", description=f"Evaluate KT-NET on {task.folder}.")
-    add_device_flags(parser)
-    add_data_flags(parser, as_converted=True)
-    add_network_flags(parser, from_checkpoint=True)
-    add_run_flags(parser, task)
-    add_checkpoint_flags(parser)
-    add_evaluation_flags(parser)
-    add_modelarts_flags(parser)
-    return parser
-
-
-def add_bin_flags(parser: argparse.ArgumentParser) -> None:
-    """What preprocess.py and postprocess.py share."""
-    group = parser.add_argument_group("inference harness")
-    group.add_argument("--dataset", choices=("squad", "record"), required=True, help="which data set")
-    group.add_argument("--data_url", type=Path, default=Path("./data"), help="data folder")
-    group.add_argument("--predict_mindrecord_file", type=Path,
-                       help="converted dev features [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord below --data_url]")
-    group.add_argument("--preprocess_path", type=Path, default=Path("./preprocess_result"),
-                       help="folder of the network's inputs as raw files")
-
-
-def add_export_flags(parser: argparse.ArgumentParser) -> None:
-    """What the exported file is."""
-    group = parser.add_argument_group("export")
-    group.add_argument("--dataset", choices=("squad", "record"), required=True,
-                       help="data set of the checkpoint; names the file")
-    group.add_argument("--file_format", choices=("MINDIR", "ONNX", "AIR"), default="MINDIR",
-                       help="AIR is written on Ascend alone")
-    group.add_argument("--file_path", type=Path, default=Path("./mindir"), help="folder of the file")
-    group.add_argument("--file_name", help="name of the file, without its ending [KTNET_squad or KTNET_record]")
-    group.add_argument("--batch_size", type=positive_int, default=1,
-                       help="questions of one inference; the inference harness takes 1")
-    group.add_argument("--max_seq_len", type=positive_int, help="word pieces of a feature [as the checkpoint]")
-    group.add_argument("--bert_config_path", type=Path, default=DataFolder(Path("./data")).bert() / "bert_config.json",
-                       help="sizes of the encoder, for a checkpoint of the older port that has none beside it")
-
-
-def export_parser() -> argparse.ArgumentParser:
-    """Flags of export.py."""
-    parser = OneLineParser(prog="export.py", description="Export a KT-NET checkpoint for inference elsewhere.")
-    add_device_flags(parser)
-    add_checkpoint_flags(parser)
-    add_export_flags(parser)
-    return parser
-
-
-def preprocess_parser() -> argparse.ArgumentParser:
-    """Flags of preprocess.py."""
-    parser = OneLineParser(prog="preprocess.py", description="Write dev features as raw files for the 310 harness.")
-    add_bin_flags(parser)
-    group = parser.add_argument_group("network")
-    group.add_argument("--use_wordnet", type=boolean, default=True, help="the exported network reads WordNet")
-    group.add_argument("--use_nell", type=boolean, default=True, help="the exported network reads NELL")
-    return parser
-
-
-def postprocess_parser() -> argparse.ArgumentParser:
-    """Flags of postprocess.py."""
-    parser = OneLineParser(prog="postprocess.py", description="Turn the 310 harness's results into answers.")
-    add_bin_flags(parser)
-    add_evaluation_flags(parser)
-    group = parser.add_argument_group("results")
-    group.add_argument("--result_path", type=Path, default=Path("./result_files"),
-                       help="folder of the harness's results")
-    group.add_argument("--output_path", type=Path, default=Path("./output"),
-                       help="folder for predictions.json and the like")
-    group.add_argument("--ignore_padding", type=boolean, default=False,
-                       help="choose the n best among word pieces only, as evaluation does, and not as BERT's SQuAD "
-                            "code among all positions")
-    return parser
-
-
-def add_question_flags(parser: argparse.ArgumentParser) -> None:
-    """What predict.py is asked, and how it answers."""
-    group = parser.add_argument_group("question")
-    group.add_argument("--passage", help="the text that holds the answers")
-    group.add_argument("--passage_file", type=Path, help="a text file with the passage")
-    group.add_argument("--question", action="append", default=[],
-                       help="may be given several times; left out, questions are read from standard input, one a line")
-    group.add_argument("--dataset", choices=("squad", "record"),
-                       help="what the checkpoint was trained on; record prefers answers that are entities [as the "
-                            "checkpoint says, else squad]")
-    group.add_argument("--json", action="store_true", help="one JSON object a question, a line each")
-    group.add_argument("--html", type=Path, help="also write a page that shows the knowledge behind every word")
-    group = parser.add_argument_group("knowledge")
-    group.add_argument("--wordnet_path", type=Path, help="folder of WordNet 3.0's files, or NLTK's wordnet.zip "
-                                                         "[nltk/corpora/wordnet, else NLTK's own]")
-    group.add_argument("--ner", choices=("spacy", "corenlp", "none"), default="spacy", help="finder of named entities")
-    group.add_argument("--corenlp_url", default="http://127.0.0.1:9753", help="address of the CoreNLP server")
-    group = parser.add_argument_group("evaluation page")
-    group.add_argument("--evaluation", type=Path, metavar="FOLDER",
-                       help="results of run_KTNET_*_eval.py: --html shows its questions in place of one passage")
-    group.add_argument("--predict_mindrecord_file", type=Path,
-                       help="the features that were evaluated [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord]")
-    group.add_argument("--page_questions", type=positive_int, default=500, help="most questions of the page")
-
-
-def prediction_parser() -> argparse.ArgumentParser:
-    """Flags of predict.py."""
-    parser = OneLineParser(prog="predict.py", description="Answer questions about a passage of your own.")
-    add_question_flags(parser)
-    add_checkpoint_flags(parser)
-    add_device_flags(parser)
-    add_data_flags(parser, as_converted=True)
-    add_network_flags(parser, from_checkpoint=True)
-    add_evaluation_flags(parser)
-    parser.set_defaults(device_target="CPU")
-    return parser
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse; unknown flags end the program with exit code 2."""
-    return parser.parse_args(argv)
-
-
-def fill_paths(args: argparse.Namespace, task: TaskConfig) -> None:
-    """Give every file flag that was left out its place below --data_url or --checkpoints."""
-    data = DataFolder(args.data_url)
-    defaults = {"vocab_path": data.bert() / "vocab.txt", "bert_config_path": data.bert() / "bert_config.json",
-                "train_file": data.dataset_json(task, "train"), "predict_file": data.dataset_json(task, "dev"),
-                "train_mindrecord_file": data.mindrecord(task, "train"),
-                "predict_mindrecord_file": data.mindrecord(task, "dev"),
-                "load_pretrain_checkpoint_path": data.bert() / "roberta.ckpt",
-                "save_finetune_checkpoint_path": args.checkpoints / "finetune_checkpoint"}
-    for name, path in defaults.items():
-        if getattr(args, name, path) is None:
-            setattr(args, name, path)
+def flag_values(settings: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of every flag."""
+    for item in dataclasses.fields(settings):
+        if "group" in item.metadata:
+            yield from flag_values(getattr(settings, item.name))
+        elif "flag" in item.metadata:
+            yield item.name, getattr(settings, item.name)

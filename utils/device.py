@@ -1,7 +1,6 @@
 """Devices: graph mode, the device, and the engine that connects several of them."""
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from dataclasses import dataclass
@@ -59,26 +58,31 @@ def local_rank() -> int:
     return 0
 
 
-def set_up_device(args: argparse.Namespace) -> Devices:
+def set_up_device(target: str, device_id: int = 0, device_num: int | None = None) -> Devices:
     """Choose graph mode and the device; join the other processes of a distributed run.
+
+    Args:
+        target: Ascend, GPU or CPU.
+        device_id: number of the device; a distributed run takes its process's own.
+        device_num: devices that a distributed run has; None for a run on one.
 
     Raises:
         InputError: the device is not there, or other processes were started than --device_num says.
     """
     import mindspore as ms
 
-    distributed = getattr(args, "is_distribute", False)
+    distributed = device_num is not None
     try:
         ms.set_context(mode=ms.GRAPH_MODE)
         ms.set_recursion_limit(CALL_DEPTH)
-        if args.device_target == "CPU" or (distributed and "MS_ROLE" in os.environ):    # msrun has said which device
-            if ms.get_context("device_target") != args.device_target:       # once a kernel has run, it cannot be set
-                ms.set_device(args.device_target)
+        if target == "CPU" or (distributed and "MS_ROLE" in os.environ):    # msrun has said which device
+            if ms.get_context("device_target") != target:       # once a kernel has run, it cannot be set
+                ms.set_device(target)
         else:
-            ms.set_device(args.device_target, local_rank() if distributed else args.device_id)
+            ms.set_device(target, local_rank() if distributed else device_id)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"--device_target {args.device_target}: this MindSpore cannot use it ({reason}); "
+        raise InputError(f"--device_target {target}: this MindSpore cannot use it ({reason}); "
                          "give --device_target CPU or install the build for the device") from None
     if not distributed:
         return Devices()
@@ -90,8 +94,8 @@ def set_up_device(args: argparse.Namespace) -> Devices:
         raise InputError(f"--is_distribute True: no other process to join ({reason}); start the run with msrun, mpirun "
                          "or a rank table, as scripts/run_*_distribute*.sh do") from None
     devices = Devices(communication.get_rank(), communication.get_group_size(), local_rank())
-    if args.device_num != devices.count:
-        raise InputError(f"--device_num {args.device_num}: {devices.count} processes were started; give that number")
+    if device_num != devices.count:
+        raise InputError(f"--device_num {device_num}: {devices.count} processes were started; give that number")
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,
                                  device_num=devices.count)
     os.environ.setdefault("RANK_ID", str(devices.rank))

@@ -1,7 +1,6 @@
 """ModelArts: data comes from and results go to object storage, through Huawei's moxing."""
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -21,35 +20,37 @@ def _moxing() -> Any:
     return moxing
 
 
-def fetch_data(args: argparse.Namespace, devices: Devices) -> None:
-    """Copy --data_url from object storage to this machine and point the flag at the copy; nothing without the flag.
+def fetch_data(data_url: Path | str, save_url: str | None, devices: Devices) -> Path:
+    """Copy --data_url from object storage to this machine; returns the copy.
 
     Of several processes on a machine one copies, and the others wait for it.
 
     Raises:
         InputError: moxing is missing, or --save_url is.
     """
-    if not args.is_modelarts:
-        return
-    if not args.save_url:
+    if not save_url:
         raise InputError("--is_modelarts True: give --save_url, the place for the results")
-    source = re.sub(r"^(\w+):/+", r"\1://", str(args.data_url))      # a Path has folded the two strokes of obs://
+    source = re.sub(r"^(\w+):/+", r"\1://", str(data_url))      # a Path has folded the two slashes of obs://
     if devices.is_first_of_host:
         _moxing().file.copy_parallel(source, str(LOCAL_DATA))
         LOGGER.info("copied %s to %s", source, LOCAL_DATA)
     devices.sum(0)
-    args.data_url = LOCAL_DATA
+    return LOCAL_DATA
 
 
-def send_results(args: argparse.Namespace) -> None:
-    """Copy the results, and the logs where --log_url is given, to object storage; nothing without --is_modelarts."""
-    if not args.is_modelarts:
-        return
+def send_results(results: Path, checkpoints: Path | None, save_url: str, log_url: str | None) -> None:
+    """Copy results and checkpoints, and the logs where --log_url is given, to object storage.
+
+    Args:
+        results: folder of logs and results (``--checkpoints``).
+        checkpoints: folder of a training's checkpoints; copied on its own where it does not lie in ``results``.
+        save_url: where they go.
+        log_url: where the results go a second time.
+    """
     moxing = _moxing()
-    for target in filter(None, (args.save_url, args.log_url)):
-        moxing.file.copy_parallel(str(args.checkpoints), target)
-        LOGGER.info("copied %s to %s", args.checkpoints, target)
-    folder = getattr(args, "save_finetune_checkpoint_path", None)
-    if folder is not None and not folder.absolute().is_relative_to(args.checkpoints.absolute()):
-        moxing.file.copy_parallel(str(folder), f"{args.save_url.rstrip('/')}/{folder.name}")
-        LOGGER.info("copied %s to %s", folder, args.save_url)
+    for target in filter(None, (save_url, log_url)):
+        moxing.file.copy_parallel(str(results), target)
+        LOGGER.info("copied %s to %s", results, target)
+    if checkpoints is not None and not checkpoints.absolute().is_relative_to(results.absolute()):
+        moxing.file.copy_parallel(str(checkpoints), f"{save_url.rstrip('/')}/{checkpoints.name}")
+        LOGGER.info("copied %s to %s", checkpoints, save_url)

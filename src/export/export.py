@@ -1,7 +1,6 @@
 """A checkpoint to one file for inference elsewhere: MindIR, ONNX or AIR."""
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -19,7 +18,8 @@ from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, 
 from src.cpu.encoder import FusedEncoderLayer
 from src.export.ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
-from src.weights.build import as_older_port, check_lengths, check_meaning
+from src.settings import ExportSettings
+from src.weights.build import as_older_port, check_lengths, check_meaning, compute_type
 from src.weights.checkpoint import Checkpoint, load_weights, open_checkpoint
 from utils.util import LOGGER, InputError, usual_mode
 
@@ -48,21 +48,21 @@ def sizes_of(checkpoint: Checkpoint, bert_config_path: Path) -> KTNetConfig:
                                    for base, table in tables.items() if table is not None))
 
 
-def build_for_export(args: argparse.Namespace) -> tuple[KTNETEval, tuple[FeatureColumn, ...]]:
+def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[FeatureColumn, ...]]:
     """The network of --load_checkpoint_path with its weights, and the columns that it takes.
 
     Raises:
         InputError: no checkpoint, one that cannot be used or was trained on another data set, or a --max_seq_len that
             its encoder has no positions for.
     """
-    checkpoint = open_checkpoint(args.load_checkpoint_path)
-    config = sizes_of(checkpoint, args.bert_config_path)
-    check_meaning(config, {"settings": {"dataset": args.dataset}, "knowledge_bases": []}, checkpoint.path)
-    max_seq_len = args.max_seq_len or config.max_seq_len
+    checkpoint, file = open_checkpoint(settings.checkpoint.load_checkpoint_path), settings.file
+    config = sizes_of(checkpoint, file.bert_config_path)
+    check_meaning(config, {"settings": {"dataset": file.dataset}, "knowledge_bases": []}, checkpoint.path)
+    max_seq_len = file.max_seq_len or config.max_seq_len
     check_lengths(config.bert, max_seq_len, checkpoint.path)
-    compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
-    network = KTNETEval(config, is_training=False, compute_type=compute_type, layer_class=EncoderLayer)
-    report = load_weights(network, checkpoint, use_average=args.use_ema)
+    network = KTNETEval(config, is_training=False, compute_type=compute_type(settings.device),
+                        layer_class=EncoderLayer)
+    report = load_weights(network, checkpoint, use_average=settings.checkpoint.use_ema)
     LOGGER.info("%s: %s", checkpoint.path, report)
     network.set_train(False)
     return network, feature_columns(config.memories, "dev", max_seq_len)
@@ -160,7 +160,7 @@ def move_into_place(folder: Path, target: Path, name: str) -> Path:
     return target / written.name
 
 
-def export_checkpoint(args: argparse.Namespace) -> Path:
+def export_checkpoint(settings: ExportSettings) -> Path:
     """What export.py does.
 
     Returns:
@@ -169,11 +169,10 @@ def export_checkpoint(args: argparse.Namespace) -> Path:
     Raises:
         InputError: see :func:`build_for_export` and :func:`export`.
     """
-    if args.file_format == "AIR" and args.device_target != "Ascend":
-        raise InputError(f"--file_format AIR: is written on Ascend alone, not on {args.device_target}; give MINDIR or "
-                         "ONNX")
-    network, columns = build_for_export(args)
-    written = export(network, columns, args.batch_size, args.file_path / args.file_name, args.file_format)
-    LOGGER.info("%s: %s, batch %d, %d word pieces", written, args.file_format, args.batch_size,
-                columns[0].shape[0])
+    file, device = settings.file, settings.device.device_target
+    if file.file_format == "AIR" and device != "Ascend":
+        raise InputError(f"--file_format AIR: is written on Ascend alone, not on {device}; give MINDIR or ONNX")
+    network, columns = build_for_export(settings)
+    written = export(network, columns, file.batch_size, file.file_path / file.file_name, file.file_format)
+    LOGGER.info("%s: %s, batch %d, %d word pieces", written, file.file_format, file.batch_size, columns[0].shape[0])
     return written

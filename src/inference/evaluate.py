@@ -4,7 +4,6 @@ Reads the MindRecord file and the side table beside it; never the data set's JSO
 """
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from src.config import MemoryConfig
 from src.dataset import create_dev_dataset, feature_lengths
 from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.logits import Logits
+from src.settings import DecodingSettings, EvaluationSettings
 from utils.device import CompiledLengths
 from utils.util import LOGGER
 
@@ -61,38 +61,36 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
     return Logits(unique_ids, logits[0], logits[1])
 
 
-def decoding_options(args: argparse.Namespace, settings: Mapping[str, Any]) -> DecodingOptions:
-    """How the flags want the logits of features that were made with ``settings`` decoded.
+def decoding_options(decoding: DecodingSettings, converted: Mapping[str, Any]) -> DecodingOptions:
+    """How the flags want the logits of features that were made with the settings ``converted`` decoded.
 
     Padding takes no part in the answers: they must not depend on the length that a batch was padded to.
     """
-    return DecodingOptions.for_features(settings, ignore_padding=True, n_best_size=args.n_best_size,
-                                        max_answer_length=args.max_answer_length,
-                                        null_score_diff_threshold=args.null_score_diff_threshold)
+    return DecodingOptions.for_features(converted, ignore_padding=True, **decoding.choices())
 
 
-def evaluate(network: nn.Cell, memories: Sequence[MemoryConfig], args: argparse.Namespace, manifest: Mapping[str, Any],
-             output: Path) -> dict[str, float]:
+def evaluate(network: nn.Cell, memories: Sequence[MemoryConfig], settings: EvaluationSettings,
+             manifest: Mapping[str, Any], output: Path) -> dict[str, float]:
     """Evaluate a network on the dev split; prints the figures as one JSON line.
 
     Args:
         network: :class:`src.KTNET.KTNET` for inference.
         memories: whose concepts the network takes.
-        args: flags.
+        settings: of the evaluation, with its features' own sizes.
         manifest: of the converted split.
         output: folder for predictions.json, nbest_predictions.json and eval_result.json.
 
     Returns:
         exact_match and f1, in percent.
     """
-    data_file = args.predict_mindrecord_file
+    run, save_logits, max_seq_len = settings.run, settings.decoding.save_logits, settings.features.max_seq_len
+    data_file = run.predict_mindrecord_file
     # A file of logits has a logit for every position, so nothing is left out by shorter buckets then.
-    buckets = (args.max_seq_len,) if args.save_logits else \
-        choose_buckets(feature_lengths(data_file), args.max_seq_len, args.buckets)
+    buckets = (max_seq_len,) if save_logits else choose_buckets(feature_lengths(data_file), max_seq_len, run.buckets)
     LOGGER.info("evaluation of %s, padded to %s word pieces", data_file, ", ".join(map(str, buckets)))
-    logits = compute_logits(network, data_file, memories, args.batch_size, buckets)
-    if args.save_logits:
-        logits.save(args.save_logits)
-    result = answer_and_score(data_file, logits, output, decoding_options(args, manifest["settings"]))
+    logits = compute_logits(network, data_file, memories, run.batch_size, buckets)
+    if save_logits:
+        logits.save(save_logits)
+    result = answer_and_score(data_file, logits, output, decoding_options(settings.decoding, manifest["settings"]))
     print(json.dumps(result), flush=True)
     return result

@@ -1,82 +1,82 @@
 """A page about a whole evaluation: its questions, answers and scores, and what the network read for each."""
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
-from src.config import KNOWLEDGE_BASES, TASKS, WORDNET, DataFolder, KnowledgeBase, load_knowledge_bases
+from src.config import WORDNET, KnowledgeBase
 from src.inference.evaluate import decoding_options
-from src.inference.predict import dataset_of, fill_settings, make_tokenizer, open_network
+from src.inference.predict import filled_settings, make_tokenizer, open_network, with_dataset
 from src.inference.windows import gather_logits
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.wordnet_db import WordNet, find_wordnet
+from src.prepare import as_converted
 from src.reader.decoding import PREDICTIONS
 from src.reader.examples import EvaluationExample, read_side_table
 from src.reader.metrics import read_predictions
 from src.reader.storage import open_converted
+from src.settings import PredictionSettings
 from src.viewer.cases import make_case
 from src.viewer.page import Gloss, write_page
 from utils.util import LOGGER, InputError
 
 
-def write_evaluation_page(args: argparse.Namespace) -> None:
+def write_evaluation_page(settings: PredictionSettings) -> None:
     """Run the network with its attention over evaluated features and write the page.
 
     Args:
-        args: flags of predict.py with --evaluation and --html.
+        settings: of predict.py with --evaluation and --html.
 
     Raises:
         InputError: flags that do not go together, or files that are missing or do not belong together.
     """
-    if args.html is None or args.passage is not None or args.passage_file is not None or args.question:
+    given = settings.question
+    if given.html is None or given.passage is not None or given.passage_file is not None or given.question:
         raise InputError("--evaluation: needs --html FILE, and takes no passage and no question")
-    args.dataset = args.dataset or dataset_of(args.load_checkpoint_path)
-    data_file = args.predict_mindrecord_file or DataFolder(args.data_url).mindrecord(TASKS[args.dataset], "dev")
+    settings = with_dataset(settings)
+    page, task, html = settings.page, settings.question.task, given.html
+    assert page.evaluation is not None
+    data_file = page.predict_mindrecord_file
     manifest = open_converted(data_file)
-    settings = manifest["settings"]
-    args.max_seq_len, args.do_lower_case = settings["max_seq_len"], settings["lower_case"]
-    args.version_2_with_negative = settings["version_2_with_negative"]
-    fill_settings(args)
-    predictions = read_predictions(args.evaluation / PREDICTIONS)
-    runner, config = open_network(args, manifest)
-    examples = list(islice(read_side_table(data_file), args.page_questions))
-    check_answered(examples, predictions, args)
+    settings = filled_settings(as_converted(settings, manifest["settings"], data_file))
+    predictions = read_predictions(page.evaluation / PREDICTIONS)
+    runner, config = open_network(settings, manifest)
+    examples = list(islice(read_side_table(data_file), page.page_questions))
+    check_answered(examples, predictions, page.evaluation)
     wanted = {window.unique_id: None for example in examples for window in example.windows}
     results = dict(runner.run_file(data_file, wanted))
-    tokenizer, options = make_tokenizer(args), decoding_options(args, settings)
+    tokenizer = make_tokenizer(settings)
+    options = decoding_options(settings.decoding, manifest["settings"])
     cases = [make_case(example, [results[window.unique_id] for window in example.windows], tokenizer, options,
                        prediction=predictions[example.id], has_gold=True)
              for example in examples if example.windows]
     others = sum(case.prediction != case.decoded.prediction for case in cases)
     if others:
         LOGGER.warning("%s: %d of %d answers are not this checkpoint's; was it another that was evaluated?",
-                       args.evaluation / PREDICTIONS, others, len(cases))
-    known = {base.name: base for base in (load_knowledge_bases(args.kb_config) if args.kb_config else KNOWLEDGE_BASES)}
+                       page.evaluation / PREDICTIONS, others, len(cases))
+    known = {base.name: base for base in settings.data.bases()}
     bases = [known[memory.name] for memory in config.memories]
-    given = {"wn": args.wn_concept_embedding_path, "nell": args.nell_concept_embedding_path}
-    names = {base.name: read_concept_names(given.get(base.name) or DataFolder(args.data_url).vectors(base))
-             for base in bases}
-    write_page(args.html, cases, bases, names, title=f"KT-NET on {TASKS[args.dataset].folder}: {args.evaluation.name}",
-               gloss=open_glosses(args, bases))
-    LOGGER.info("%s: %d questions, %.1f MB; open it in a browser", args.html, len(cases),
-                args.html.stat().st_size / 1e6)
-    if args.save_logits:
-        gather_logits(results).save(args.save_logits)
+    names = {base.name: read_concept_names(settings.vectors(base)) for base in bases}
+    write_page(html, cases, bases, names, title=f"KT-NET on {task.folder}: {page.evaluation.name}",
+               gloss=open_glosses(settings, bases))
+    LOGGER.info("%s: %d questions, %.1f MB; open it in a browser", html, len(cases), html.stat().st_size / 1e6)
+    if settings.decoding.save_logits:
+        gather_logits(results).save(settings.decoding.save_logits)
 
 
-def open_glosses(args: argparse.Namespace, bases: Sequence[KnowledgeBase]) -> Gloss | None:
+def open_glosses(settings: PredictionSettings, bases: Sequence[KnowledgeBase]) -> Gloss | None:
     """WordNet's glosses if the network reads WordNet and its files are there; a page can do without them."""
     if WORDNET.name not in [base.name for base in bases]:
         return None
     try:
-        return WordNet(args.wordnet_path or find_wordnet(args.data_url)).gloss
+        return WordNet(settings.knowledge.wordnet_path or find_wordnet(settings.data.data_url)).gloss
     except InputError as error:
         LOGGER.warning("the page explains no synsets: %s", error)
         return None
 
 
-def check_answered(examples: list[EvaluationExample], predictions: dict[str, str], args: argparse.Namespace) -> None:
+def check_answered(examples: list[EvaluationExample], predictions: dict[str, str], evaluation: Path) -> None:
     """Refuse answers to other questions.
 
     Raises:
@@ -84,5 +84,5 @@ def check_answered(examples: list[EvaluationExample], predictions: dict[str, str
     """
     missing = [example.id for example in examples if example.id not in predictions]
     if missing:
-        raise InputError(f"{args.evaluation / PREDICTIONS}: no answer to question {missing[0]} of the features; give "
+        raise InputError(f"{evaluation / PREDICTIONS}: no answer to question {missing[0]} of the features; give "
                          "the folder of their evaluation, or --predict_mindrecord_file")

@@ -1,7 +1,6 @@
 """Questions about any passage: text to features to answers, with everything loaded once."""
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -10,17 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.config import (
-    KNOWLEDGE_BASES,
-    RECORD,
-    SQUAD,
-    TASKS,
-    DataFolder,
-    KnowledgeBase,
-    KTNetConfig,
-    WindowConfig,
-    load_knowledge_bases,
-)
+from src.config import RECORD, SQUAD, KnowledgeBase, KTNetConfig
 from src.inference.attention import KTNETAttention
 from src.inference.evaluate import decoding_options
 from src.inference.windows import WindowRunner, gather_logits
@@ -28,15 +17,15 @@ from src.knowledge.concepts import concept_digest
 from src.knowledge.live import LiveKnowledge
 from src.knowledge.texts import Mention, Passage, Question
 from src.KTNET import KTNET
-from src.prepare import CONVERSION_FLAGS
 from src.reader.batching_twomemory import FeatureBuilder
 from src.reader.decoding import Decoded
 from src.reader.examples import EvaluationExample, Example
 from src.reader.record_twomemory import NO_BREAK_SPACE
 from src.reader.tokenization import BertTokenizer
+from src.settings import AS_CONVERTED, PredictionSettings, QuestionSettings
 from src.viewer.cases import Case, WindowResult, answer, make_case
 from src.viewer.page import write_page
-from src.weights.build import build_for_evaluation, wanted_bases
+from src.weights.build import build_for_evaluation
 from src.weights.checkpoint import config_path, load_config
 from utils.device import set_up_device
 from utils.util import LOGGER, InputError, file_digest, read_json, read_text
@@ -77,28 +66,29 @@ class Predictor:
     """A network with tokenizer and knowledge, loaded once.
 
     Args:
-        args: flags of predict.py.
+        settings: of predict.py, as :func:`filled_settings` gives them.
 
     Raises:
         InputError: a file is missing or does not fit the checkpoint.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.tokenizer = make_tokenizer(args)
-        bases = checkpoint_bases(args)
-        given = {"wn": args.wn_concept_embedding_path, "nell": args.nell_concept_embedding_path}
-        self._is_record = TASKS[args.dataset] is RECORD
-        self.knowledge = LiveKnowledge(DataFolder(args.data_url), bases, args.wordnet_path, args.ner, args.corenlp_url,
+    def __init__(self, settings: PredictionSettings) -> None:
+        self.tokenizer = make_tokenizer(settings)
+        bases = checkpoint_bases(settings)
+        features, live, task = settings.features, settings.knowledge, settings.question.task
+        self._is_record = task is RECORD
+        self.knowledge = LiveKnowledge(settings.data.folder, bases, live.wordnet_path, live.ner, live.corenlp_url,
                                        names_matter=self._is_record,
-                                       vectors={name: path for name, path in given.items() if path})
-        windows = WindowConfig(args.max_seq_len, args.doc_stride, args.max_query_length)
-        self._builder = FeatureBuilder(self.tokenizer, windows, self.knowledge.lookups, "dev")
-        self.runner, self.config = open_network(args, {
-            "settings": {"dataset": args.dataset}, "inputs": {"vocabulary": {"md5": file_digest(args.vocab_path)}},
+                                       vectors={base.name: settings.vectors(base) for base in bases})
+        self._builder = FeatureBuilder(self.tokenizer, features.windows, self.knowledge.lookups, "dev")
+        self.runner, self.config = open_network(settings, {
+            "settings": {"dataset": task.name},
+            "inputs": {"vocabulary": {"md5": file_digest(settings.data.vocab_path)}},
             "knowledge_bases": [{"name": name, "concepts": len(names), "concepts_sha256": concept_digest(names)}
                                 for name, names in self.knowledge.names.items()]})
-        self.options = decoding_options(args, {"dataset": args.dataset, "lower_case": args.do_lower_case,
-                                               "version_2_with_negative": args.version_2_with_negative})
+        self.options = decoding_options(settings.decoding, {
+            "dataset": task.name, "lower_case": features.do_lower_case,
+            "version_2_with_negative": features.version_2_with_negative})
         self._mentions: tuple[str, tuple[Mention, ...]] | None = None      # of the passage asked about last
 
     def ask(self, passage: str, question: str, passage_entities: Sequence[Mention] | None = None,
@@ -139,91 +129,95 @@ class Predictor:
         return make_case(prediction.example, prediction.results, self.tokenizer, self.options)
 
 
-def fill_settings(args: argparse.Namespace) -> None:
-    """Give flags that were left out the values that the checkpoint was trained with, else the defaults."""
-    path = config_path(args.load_checkpoint_path)
-    config = load_config(args.load_checkpoint_path)
-    trained = {} if config is None else {"max_seq_len": config.max_seq_len, **read_json(path).get("options", {})}
-    args.dataset = args.dataset or dataset_of(args.load_checkpoint_path)
-    for flag, default in CONVERSION_FLAGS.items():
-        if getattr(args, flag) is None:
-            value = trained.get(flag)
-            setattr(args, flag, default if value is None else value)
-    if args.vocab_path is None:
-        own = trained.get("vocab_path")
-        args.vocab_path = Path(own) if own and Path(own).is_file() else DataFolder(args.data_url).bert() / "vocab.txt"
-    if args.bert_config_path is None:
-        args.bert_config_path = DataFolder(args.data_url).bert() / "bert_config.json"
+def with_dataset(settings: PredictionSettings) -> PredictionSettings:
+    """The settings with the data set that the checkpoint was trained on, unless it was given; SQuAD if neither says."""
+    if settings.question.dataset is not None:
+        return settings
+    config = load_config(settings.checkpoint.load_checkpoint_path)
+    return settings.with_flags(dataset=(config.dataset if config is not None else "") or SQUAD.name).resolved()
 
 
-def dataset_of(checkpoint: Path) -> str:
-    """What a checkpoint was trained on; SQuAD where it does not say."""
+def filled_settings(settings: PredictionSettings) -> PredictionSettings:
+    """The settings with what the checkpoint was trained with for the flags that were left out."""
+    settings = with_dataset(settings)
+    checkpoint = settings.checkpoint.load_checkpoint_path
     config = load_config(checkpoint)
-    return (config.dataset if config is not None else "") or SQUAD.name
+    if config is None:
+        return settings
+    trained = {"max_seq_len": config.max_seq_len, **read_json(config_path(checkpoint)).get("options", {})}
+    values = {flag: trained[flag] for flag in AS_CONVERTED
+              if flag not in settings.given and trained.get(flag) is not None}
+    vocabulary = trained.get("vocab_path")
+    if vocabulary and Path(vocabulary).is_file() and "vocab_path" not in settings.given:
+        values["vocab_path"] = Path(vocabulary)
+    return settings.with_flags(**values)
 
 
-def checkpoint_bases(args: argparse.Namespace) -> tuple[KnowledgeBase, ...]:
+def checkpoint_bases(settings: PredictionSettings) -> tuple[KnowledgeBase, ...]:
     """The knowledge bases of a checkpoint's memories, in their order.
 
     Raises:
         InputError: a memory is of a knowledge base that --kb_config does not describe.
     """
-    config = load_config(args.load_checkpoint_path)
+    checkpoint = settings.checkpoint.load_checkpoint_path
+    config = load_config(checkpoint)
     if config is None:
-        return wanted_bases(args)
-    known = {base.name: base for base in (load_knowledge_bases(args.kb_config) if args.kb_config else KNOWLEDGE_BASES)}
+        return settings.wanted_bases()
+    known = {base.name: base for base in settings.data.bases()}
     for memory in config.memories:
         if memory.name not in known:
-            raise InputError(f"--kb_config: {args.load_checkpoint_path} reads the knowledge base {memory.name}; give "
-                             "the file that describes it")
+            raise InputError(f"--kb_config: {checkpoint} reads the knowledge base {memory.name}; give the file that "
+                             "describes it")
     return tuple(dataclasses.replace(known[memory.name], max_concepts=memory.max_concepts)
                  for memory in config.memories)
 
 
-def make_tokenizer(args: argparse.Namespace) -> BertTokenizer:
+def make_tokenizer(settings: PredictionSettings) -> BertTokenizer:
     """The encoder's tokenizer.
 
     Raises:
         InputError: the vocabulary is missing, broken or not the encoder's.
     """
-    tokenizer = BertTokenizer(args.vocab_path, args.do_lower_case)
-    config = load_config(args.load_checkpoint_path)
+    tokenizer = BertTokenizer(settings.data.vocab_path, settings.features.do_lower_case)
+    config = load_config(settings.checkpoint.load_checkpoint_path)
     if config is not None and len(tokenizer.vocabulary) > config.bert.vocab_size:
-        raise InputError(f"--vocab_path {args.vocab_path}: {len(tokenizer.vocabulary)} word pieces, the checkpoint's "
-                         f"encoder knows {config.bert.vocab_size}; give the vocabulary that it was trained with")
+        raise InputError(f"--vocab_path {settings.data.vocab_path}: {len(tokenizer.vocabulary)} word pieces, the "
+                         f"checkpoint's encoder knows {config.bert.vocab_size}; give the vocabulary that it was "
+                         "trained with")
     return tokenizer
 
 
-def open_network(args: argparse.Namespace, manifest: Mapping[str, Any]) -> tuple[WindowRunner, KTNetConfig]:
+def open_network(settings: PredictionSettings, manifest: Mapping[str, Any]) -> tuple[WindowRunner, KTNetConfig]:
     """The checkpoint's network, ready to run; with its attention where a page is wanted.
 
     Args:
-        args: flags.
+        settings: of predict.py.
         manifest: of the features, or the part of one that says what their numbers mean.
     """
-    set_up_device(args)
-    network, config = build_for_evaluation(args, args.load_checkpoint_path, manifest,
-                                           KTNETAttention if args.html else KTNET)
-    return WindowRunner(network, config.memories, args.max_seq_len, full_length=bool(args.save_logits)), config
+    set_up_device(settings.device.device_target, settings.device.device_id)
+    network, config = build_for_evaluation(settings, manifest,
+                                           KTNETAttention if settings.question.html else KTNET)
+    return WindowRunner(network, config.memories, settings.features.max_seq_len,
+                        full_length=settings.decoding.save_logits is not None), config
 
 
-def read_passage(args: argparse.Namespace) -> str:
+def read_passage(given: QuestionSettings) -> str:
     """The passage of the flags.
 
     Raises:
         InputError: not exactly one is given, or its file cannot be read.
     """
-    if (args.passage is None) == (args.passage_file is None):
+    if given.passage is not None and given.passage_file is None:
+        return given.passage
+    if given.passage_file is None or given.passage is not None:
         raise InputError("give one of --passage, --passage_file and --evaluation")
-    if args.passage is not None:
-        return args.passage
-    return read_text(args.passage_file)
+    return read_text(given.passage_file)
 
 
-def read_questions(args: argparse.Namespace) -> Iterator[str]:
+def read_questions(given: QuestionSettings) -> Iterator[str]:
     """Questions of the flags, else of standard input; at a terminal there is a prompt."""
-    if args.question:
-        yield from args.question
+    if given.question:
+        yield from given.question
         return
     prompt = sys.stdin.isatty()
     if prompt:
@@ -239,26 +233,26 @@ def read_questions(args: argparse.Namespace) -> Iterator[str]:
             return
 
 
-def run_prediction(args: argparse.Namespace) -> None:
+def run_prediction(settings: PredictionSettings) -> None:
     """What predict.py does with a passage."""
-    passage = read_passage(args)
-    fill_settings(args)
-    predictor = Predictor(args)
+    given = settings.question
+    passage = read_passage(given)
+    predictor = Predictor(filled_settings(settings))
     predictions, cases = [], []
-    for question in read_questions(args):
+    for question in read_questions(given):
         prediction = predictor.ask(passage, question)
-        print(json.dumps(prediction.to_dict(), ensure_ascii=False) if args.json else
+        print(json.dumps(prediction.to_dict(), ensure_ascii=False) if given.json else
               f"{question}\n  {prediction.to_text()}", flush=True)
         predictions.append(prediction)
-        if args.html:
+        if given.html:
             cases.append(predictor.case(prediction))
     if not predictions:
         raise InputError("--question: no question was given, nor one a line on standard input")
-    if args.html:
-        write_page(args.html, cases, predictor.knowledge.bases, predictor.knowledge.names,
+    if given.html:
+        write_page(given.html, cases, predictor.knowledge.bases, predictor.knowledge.names,
                    gloss=predictor.knowledge.gloss)
-        LOGGER.info("%s: open it in a browser", args.html)
-    if args.save_logits:
+        LOGGER.info("%s: open it in a browser", given.html)
+    if settings.decoding.save_logits:
         gather_logits({window.unique_id: result for prediction in predictions
                        for window, result in zip(prediction.example.windows, prediction.results, strict=True)}
-                      ).save(args.save_logits)
+                      ).save(settings.decoding.save_logits)

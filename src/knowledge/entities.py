@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterable, Iterator, Protocol
 
 from tqdm import tqdm
 
+from src.config import CORENLP_URL
 from src.knowledge.texts import Mention, squad_paragraphs
 from src.reader.dataset_json import stream_items, take
 from utils.util import LOGGER, InputError, atomic_path
@@ -23,7 +24,6 @@ SPACY_LABELS = frozenset({"PERSON", "NORP", "FAC", "ORG", "GPE", "LOC", "PRODUCT
                           "LANGUAGE"})
 CORENLP_LABELS = frozenset({"PERSON", "ORGANIZATION", "LOCATION", "MISC", "CITY", "STATE_OR_PROVINCE", "COUNTRY",
                             "NATIONALITY", "RELIGION", "IDEOLOGY"})
-CORENLP_URL = "http://127.0.0.1:9753"
 BATCH = 256                # texts tagged before they are put into the cache
 
 

@@ -8,9 +8,9 @@ from typing import Any, Iterable, Iterator
 
 from tqdm import tqdm
 
-from src.config import NELL, SPLITS, SQUAD, WORDNET, DataFolder, KnowledgeBase, TaskConfig
+from src.config import CORENLP_URL, NELL, SPLITS, SQUAD, WORDNET, DataFolder, KnowledgeBase, TaskConfig
 from src.knowledge.concepts import read_concept_names
-from src.knowledge.entities import CORENLP_URL, CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
+from src.knowledge.entities import CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
 from src.knowledge.entity_retrieval import Finder, retrieve
 from src.knowledge.formats import write_mapping, write_records
 from src.knowledge.jobs import RECORDS, Job, run_job

@@ -1,14 +1,14 @@
 """Training: the recipe, the loop, and what it leaves behind (checkpoints, log lines, metrics.jsonl, a plot)."""
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mindspore as ms
 import numpy as np
@@ -16,13 +16,14 @@ from mindspore import Parameter, Tensor
 from tqdm import tqdm
 
 from src.batch_plan import choose_buckets
-from src.config import KTNetConfig, TaskConfig, feature_columns
+from src.config import KTNetConfig, feature_columns
 from src.cpu import kernels as cpu_kernels
 from src.dataset import create_train_dataset, feature_lengths
 from src.inference.evaluate import evaluate
 from src.KTNET import KTNET, KTNETWithLoss
 from src.prepare import prepare_features
 from src.reader.storage import ConvertedFiles
+from src.settings import EvaluationSettings, TrainingSettings
 from src.training.lock import check_unlocked, training_lock
 from src.training.log import LogFiles, StepRecord, TrainingLog, plot_training
 from src.training.memory_estimate import (
@@ -32,49 +33,51 @@ from src.training.memory_estimate import (
     estimate_training_memory,
 )
 from src.training.state import TrainingState, fixed_settings
-from src.training.step import AccumulateStep, ApplyStep, MovingAverage, StepOptions, TrainStep, learning_rate_at
+from src.training.step import AccumulateStep, ApplyStep, MovingAverage, TrainStep, learning_rate_at
 from src.weights.build import build_for_evaluation, build_for_training
 from src.weights.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, save_config, write_checkpoint
-from utils.args import fill_paths
 from utils.device import CompiledLengths, Devices, set_up_device
 from utils.memory import available_memory
 from utils.modelarts import fetch_data, send_results
 from utils.util import LOGGER, InputError, file_digest, write_json
+
+S = TypeVar("S", TrainingSettings, EvaluationSettings)
 
 
 class Trainer:
     """Runs the steps of a recipe.
 
     Args:
-        task: data set.
-        args: flags, with every path filled in.
+        settings: of the training, with its features' own sizes.
         network: backbone with its initial weights.
         config: sizes of the network.
         devices: this process's place.
     """
 
-    def __init__(self, task: TaskConfig, args: argparse.Namespace, network: KTNET, config: KTNetConfig,
-                 devices: Devices) -> None:
-        self.task, self.args, self.network, self.config, self.devices = task, args, network, config, devices
-        lengths = feature_lengths(args.train_mindrecord_file)
-        self.buckets = choose_buckets(lengths, args.max_seq_len, args.buckets)
-        self.steps_per_epoch = math.ceil(len(lengths) / (args.batch_size * devices.count * args.accumulation_steps))
-        self.total_steps = self.steps_per_epoch * args.epoch
-        self.columns = [column.name for column in feature_columns(config.memories, "train", args.max_seq_len)]
+    def __init__(self, settings: TrainingSettings, network: KTNET, config: KTNetConfig, devices: Devices) -> None:
+        self.settings, self.network, self.config, self.devices = settings, network, config, devices
+        self.task, self.job = settings.task, settings.job
+        self.recipe = recipe = settings.recipe
+        lengths = feature_lengths(self.job.train_mindrecord_file)
+        max_seq_len = settings.features.max_seq_len
+        self.buckets = choose_buckets(lengths, max_seq_len, settings.run.buckets)
+        self.parts = recipe.accumulation_steps
+        self.steps_per_epoch = math.ceil(len(lengths) / (settings.run.batch_size * devices.count * self.parts))
+        self.total_steps = self.steps_per_epoch * recipe.epoch
+        self.columns = [column.name for column in feature_columns(config.memories, "train", max_seq_len)]
         self.step = 0                                # steps that are done
-        options = StepOptions(args.weight_decay, args.max_grad_norm,
-                              0.0 if args.device_target == "CPU" else args.loss_scale, devices.count)
+        in_step = dataclasses.replace(recipe, loss_scale=0.0) if settings.device.is_cpu else recipe     # float32
         with_loss = KTNETWithLoss(network)
-        if args.accumulation_steps == 1:
-            self.train_step = TrainStep(with_loss, options)
+        if self.parts == 1:
+            self.train_step = TrainStep(with_loss, in_step, devices.count)
         else:
-            self.train_step = AccumulateStep(with_loss, options)
-            self.apply_step = ApplyStep(self.train_step, args.accumulation_steps)
+            self.train_step = AccumulateStep(with_loss, in_step, devices.count)
+            self.apply_step = ApplyStep(self.train_step, self.parts)
         self.train_step.set_train(True)
         self.compiled = CompiledLengths(self.train_step)
-        self.average = MovingAverage(network.trainable_params(), args.ema_decay) if args.use_ema else None
+        self.average = MovingAverage(network.trainable_params(), recipe) if recipe.use_ema else None
         self.best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
-        self.state = TrainingState(args.save_finetune_checkpoint_path, task.name, self.state_parameters())
+        self.state = TrainingState(self.job.save_finetune_checkpoint_path, self.task.name, self.state_parameters())
 
     def state_parameters(self) -> list[Parameter]:
         """Everything that a resumed training needs."""
@@ -85,7 +88,7 @@ class Trainer:
 
     def start(self, settings: dict[str, Any]) -> None:
         """Begin, or go on where the last run was."""
-        if self.args.resume:
+        if self.job.resume:
             self.step = self.state.resume(settings, self.devices.is_first)
             if self.devices.sum(self.step) != self.devices.count * self.step:
                 raise InputError(f"{self.state.path}: after step {self.step} here, elsewhere not: every host needs the "
@@ -96,42 +99,41 @@ class Trainer:
 
     def batches(self, epoch: int) -> Iterator[list[Tensor]]:
         """The batches of an epoch that are still to be done, as the network's arguments."""
-        args = self.args
         dataset = create_train_dataset(
-            args.train_mindrecord_file, device_num=self.devices.count, rank=self.devices.rank,
-            batch_size=args.batch_size, knowledge_bases=self.config.memories, buckets=self.buckets,
-            seed=args.random_seed, epoch=epoch, first_step=self.step - epoch * self.steps_per_epoch,
-            parts=args.accumulation_steps)
+            self.job.train_mindrecord_file, device_num=self.devices.count, rank=self.devices.rank,
+            batch_size=self.settings.run.batch_size, knowledge_bases=self.config.memories, buckets=self.buckets,
+            seed=self.recipe.random_seed, epoch=epoch, first_step=self.step - epoch * self.steps_per_epoch,
+            parts=self.parts)
         for batch in dataset.create_dict_iterator(num_epochs=1):
             yield [batch[name] for name in self.columns]
 
     def run(self) -> Path:
         """Train to the end; returns the last checkpoint."""
-        args = self.args
+        run, epochs = self.settings.run, self.recipe.epoch
         LOGGER.info("training: %d epochs of %d steps, batch %d x %d devices x %d accumulated, padded to %s word pieces",
-                    args.epoch, self.steps_per_epoch, args.batch_size, self.devices.count, args.accumulation_steps,
+                    epochs, self.steps_per_epoch, run.batch_size, self.devices.count, self.parts,
                     ", ".join(map(str, self.buckets)))
-        files = LogFiles(args.checkpoints, self.task.name)
-        log = TrainingLog(files.metrics, self.step, self.steps_per_epoch, args.device_target == "Ascend",
-                          self.devices.is_first)
+        files = LogFiles(run.checkpoints, self.task.name)
+        log = TrainingLog(files.metrics, self.step, self.steps_per_epoch,
+                          self.settings.device.device_target == "Ascend", self.devices.is_first)
         with tqdm(total=self.total_steps, initial=self.step, desc="training", unit="step", disable=None) as progress:
-            for epoch in range(self.step // self.steps_per_epoch, args.epoch):
+            for epoch in range(self.step // self.steps_per_epoch, epochs):
                 batches = self.batches(epoch)
                 end = (epoch + 1) * self.steps_per_epoch
                 while self.step < end:
                     log.add(self.train_one(epoch, batches))
                     progress.update()
-                    if self.step < end and args.save_steps and self.step % args.save_steps == 0:
+                    if self.step < end and self.job.save_steps and self.step % self.job.save_steps == 0:
                         self.save(epoch)
-                self.save(epoch, validate=args.do_val)
+                self.save(epoch, validate=self.job.do_val)
         if self.devices.is_first:
             plot_training(files.metrics, files.plot, f"KT-NET on {self.task.folder}")
-        return self.checkpoint_path(args.epoch - 1)     # by name: another process may still be writing it
+        return self.checkpoint_path(epochs - 1)     # by name: another process may still be writing it
 
     def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:
         """One step: a batch, or as many as are accumulated, and an update."""
-        args, parts = self.args, self.args.accumulation_steps
-        rate = learning_rate_at(self.step, self.total_steps, args.learning_rate, args.warmup_proportion)
+        parts = self.parts
+        rate = learning_rate_at(self.step, self.total_steps, self.recipe)
         rate_tensor = Tensor(rate, ms.float32)
         columns = next(batches)
         if parts == 1:
@@ -161,20 +163,19 @@ class Trainer:
     def checkpoint_path(self, epoch: int) -> Path:
         """Where the checkpoint of this step belongs."""
         name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.steps_per_epoch}.ckpt"
-        return self.args.save_finetune_checkpoint_path / name
+        return self.job.save_finetune_checkpoint_path / name
 
     def save(self, epoch: int, validate: bool = False) -> None:
         """Write KTNET_{task}-{epoch}_{step}.ckpt and the state to resume from; drop the oldest checkpoints."""
         if not self.devices.is_first:
             return
-        args = self.args
-        folder = args.save_finetune_checkpoint_path
+        folder = self.job.save_finetune_checkpoint_path
         path = self.checkpoint_path(epoch)
         self.write(path)
         if validate:
             self.validate(path, folder / f"KTNET_{self.task.name}-best.ckpt")
         self.state.save(self.step)                   # after the checkpoint: what is not in the state is made again
-        for oldest in checkpoints_in(folder, self.task.name)[:-args.keep_checkpoint_max]:
+        for oldest in checkpoints_in(folder, self.task.name)[:-self.job.keep_checkpoint_max]:
             remove_checkpoint(oldest)
 
     def write(self, path: Path) -> None:
@@ -182,13 +183,14 @@ class Trainer:
         weights: dict[str, Any] = {parameter.name: parameter for parameter in self.network.get_parameters()}
         if self.average is not None:
             weights.update({AVERAGE_PREFIX + name: value for name, value in self.average.corrected().items()})
-        save_config(path, self.config, plain_options(self.args))
+        save_config(path, self.config, self.settings.plain())
         write_checkpoint(path, weights)
         LOGGER.info("saved %s", path)
 
     def validate(self, checkpoint: Path, best: Path) -> None:
         """Evaluate a checkpoint; keep it as the best when its F1 is the highest so far."""
-        result = evaluate_checkpoint(self.task, self.args, checkpoint, self.args.checkpoints / "validation")
+        result = evaluate_checkpoint(self.settings.evaluation(checkpoint),
+                                     self.settings.run.checkpoints / "validation")
         if result["f1"] > float(self.best_f1.asnumpy()):
             self.best_f1.set_data(Tensor(result["f1"], ms.float32))
             self.write(best)
@@ -210,66 +212,77 @@ def check_progress(record: StepRecord) -> None:
                          "--learning_rate")
 
 
-def plain_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags as JSON values."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in sorted(vars(args).items())}
+def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices) -> Path:
+    """Train as the settings say; returns the last checkpoint.
 
-
-def train(task: TaskConfig, args: argparse.Namespace, devices: Devices) -> Path:
-    """Train as the flags say; returns the last checkpoint.
+    Args:
+        settings: as :func:`src.prepare.prepare_features` gives them for the training features.
+        manifest: of those features.
+        devices: this process's place.
 
     Raises:
-        InputError: a file or flag does not fit; nothing has been written then but features that were missing.
+        InputError: a file or flag does not fit; nothing has been written then.
     """
-    check_unlocked(args.save_finetune_checkpoint_path, task.name)
-    ms.set_seed(args.random_seed)
-    manifest = prepare_features(task, "train", args)
-    network, config = build_for_training(args, manifest)
-    trainer = Trainer(task, args, network, config, devices)
-    if args.device_target == "CPU":
-        estimate = estimate_training_memory(config, args.batch_size, trainer.buckets, args.use_ema,
-                                            args.accumulation_steps > 1, args.freeze,
+    run, job, recipe = settings.run, settings.job, settings.recipe
+    ms.set_seed(recipe.random_seed)
+    network, config = build_for_training(settings, manifest)
+    trainer = Trainer(settings, network, config, devices)
+    if settings.device.is_cpu:
+        estimate = estimate_training_memory(config, run.batch_size, trainer.buckets, recipe.use_ema,
+                                            recipe.accumulation_steps > 1, recipe.freeze,
                                             FUSED_LAYERS if cpu_kernels.available() else PLAIN_LAYERS)
-        check_memory(estimate, available_memory(), args.force_memory)
-    args.save_finetune_checkpoint_path.mkdir(parents=True, exist_ok=True)
-    args.checkpoints.mkdir(parents=True, exist_ok=True)
-    options = plain_options(args)
-    features_md5 = file_digest(ConvertedFiles(args.train_mindrecord_file).mindrecord)
-    lock = training_lock(args.save_finetune_checkpoint_path, task.name) if devices.is_first else nullcontext()
-    with lock:
+        check_memory(estimate, available_memory(), job.force_memory)
+    job.save_finetune_checkpoint_path.mkdir(parents=True, exist_ok=True)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    options = settings.plain()
+    features_md5 = file_digest(ConvertedFiles(job.train_mindrecord_file).mindrecord)
+    task = settings.task.name
+    with training_lock(job.save_finetune_checkpoint_path, task) if devices.is_first else nullcontext():
         trainer.start(fixed_settings(options, features_md5, devices.count, config.bert))
         LOGGER.info("options: %s", json.dumps(options))
         if devices.is_first:
-            write_json(LogFiles(args.checkpoints, task.name).options, options)
+            write_json(LogFiles(run.checkpoints, task).options, options)
         return trainer.run()
 
 
-def evaluate_checkpoint(task: TaskConfig, args: argparse.Namespace, checkpoint: Path, output: Path) -> dict[str, float]:
+def evaluate_checkpoint(settings: EvaluationSettings, output: Path) -> dict[str, float]:
     """Evaluate a checkpoint on the dev split; writes the answers and figures into ``output``."""
-    manifest = prepare_features(task, "dev", args)
-    network, config = build_for_evaluation(args, checkpoint, manifest)
-    return evaluate(network, config.memories, args, manifest, output)
+    settings, manifest = prepare_features(settings, "dev")
+    network, config = build_for_evaluation(settings, manifest)
+    return evaluate(network, config.memories, settings, manifest, output)
 
 
-def run_training(task: TaskConfig, args: argparse.Namespace) -> None:
+def with_fetched_data(settings: S, devices: Devices) -> S:
+    """The settings of a ModelArts job with its data on this machine; others as they are."""
+    if not settings.modelarts.is_modelarts:
+        return settings
+    copied = fetch_data(settings.data.data_url, settings.modelarts.save_url, devices)
+    return settings.with_flags(data_url=copied).resolved()
+
+
+def run_training(settings: TrainingSettings) -> None:
     """What run_KTNET_{task}.py does: --do_train, then --do_predict."""
-    devices = set_up_device(args)
-    fetch_data(args, devices)
-    fill_paths(args, task)
-    checkpoint = args.init_checkpoint
-    if args.do_train:
-        checkpoint = train(task, args, devices)
-    if args.do_predict and devices.is_first:
+    job, device = settings.job, settings.device
+    devices = set_up_device(device.device_target, device.device_id, job.device_num if job.is_distribute else None)
+    settings = with_fetched_data(settings, devices)
+    checkpoint = job.init_checkpoint
+    if job.do_train:
+        check_unlocked(settings.job.save_finetune_checkpoint_path, settings.task.name)
+        settings, manifest = prepare_features(settings, "train")
+        checkpoint = train(settings, manifest, devices)
+    if job.do_predict and devices.is_first:
         if checkpoint is None:
             raise InputError("--do_predict True with --do_train False: give the checkpoint by --init_checkpoint")
-        evaluate_checkpoint(task, args, checkpoint, args.checkpoints)
-    if devices.is_first:
-        send_results(args)
+        evaluate_checkpoint(settings.evaluation(checkpoint), settings.run.checkpoints)
+    if settings.modelarts.save_url and settings.modelarts.is_modelarts and devices.is_first:
+        send_results(settings.run.checkpoints, settings.job.save_finetune_checkpoint_path,
+                     settings.modelarts.save_url, settings.modelarts.log_url)
 
 
-def run_evaluation(task: TaskConfig, args: argparse.Namespace) -> None:
+def run_evaluation(settings: EvaluationSettings) -> None:
     """What run_KTNET_{task}_eval.py does."""
-    fetch_data(args, set_up_device(args))
-    fill_paths(args, task)
-    evaluate_checkpoint(task, args, args.load_checkpoint_path, args.checkpoints)
-    send_results(args)
+    devices = set_up_device(settings.device.device_target, settings.device.device_id)
+    settings = with_fetched_data(settings, devices)
+    evaluate_checkpoint(settings, settings.run.checkpoints)
+    if settings.modelarts.save_url and settings.modelarts.is_modelarts:
+        send_results(settings.run.checkpoints, None, settings.modelarts.save_url, settings.modelarts.log_url)

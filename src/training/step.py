@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -11,45 +10,23 @@ from mindspore.common.initializer import initializer
 from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloatStatusV2
 
 from src.KTNET import KTNETWithLoss
+from src.settings import Recipe
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-6
 LOSS_SCALE_GROWTH_STEPS = 1000      # good steps after which the loss scale doubles
 LARGEST_LOSS_SCALE = 2.0 ** 24      # beyond which it does not grow
 
 
-@dataclass(frozen=True)
-class StepOptions:
-    """What a step needs of the recipe.
-
-    Attributes:
-        weight_decay: decoupled decay, multiplied by the learning rate.
-        max_grad_norm: global norm that the gradient is clipped to; 0 does not clip.
-        loss_scale: first loss scale; 0 computes without one (float32).
-        devices: number of devices whose gradients are averaged.
-        head_factor: how many times the encoder's rate the learning rate of all other weights is.
-    """
-
-    weight_decay: float
-    max_grad_norm: float
-    loss_scale: float = 0.0
-    devices: int = 1
-    head_factor: float = 1.0
-
-
-LR_SCHEDULES = ("linear", "constant")
-
-
-def learning_rate_at(step: int, total_steps: int, peak: float, warmup_proportion: float,
-                     schedule: str = "linear") -> float:
+def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
     """Learning rate of step ``step`` (from 0).
 
-    After a linear rise over the warm-up it is peak x (1 - step / total_steps) with the schedule "linear", and ``peak``
+    After a linear rise over the warm-up it is peak x (1 - step / total_steps) with the schedule "linear", and the peak
     with "constant".
     """
-    warmup_steps = int(total_steps * warmup_proportion)
+    warmup_steps = int(total_steps * recipe.warmup_proportion)
     if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    return peak if schedule == "constant" else peak * (1.0 - step / total_steps)
+        return recipe.learning_rate * (step + 1) / warmup_steps
+    return recipe.learning_rate * (1.0 if recipe.lr_schedule == "constant" else 1.0 - step / total_steps)
 
 
 def zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
@@ -67,18 +44,18 @@ class AdamUpdate(nn.Cell):
 
     Args:
         parameters: what is trained.
-        options: of the recipe.
+        recipe: how they learn.
     """
 
-    def __init__(self, parameters: ParameterTuple, options: StepOptions) -> None:
+    def __init__(self, parameters: ParameterTuple, recipe: Recipe) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = parameters
         self.first_moments = zeros_like(parameters, "adam_m")
         self.second_moments = zeros_like(parameters, "adam_v")
         self.beta_1_power = Parameter(Tensor(1.0, ms.float32), name="beta_1_power", requires_grad=False)
         self.beta_2_power = Parameter(Tensor(1.0, ms.float32), name="beta_2_power", requires_grad=False)
-        self.options = options
-        self.factors = tuple(1.0 if parameter.name.startswith("bert.") else options.head_factor
+        self.weight_decay, self.max_grad_norm = recipe.weight_decay, recipe.max_grad_norm
+        self.factors = tuple(1.0 if parameter.name.startswith("bert.") else recipe.head_factor
                              for parameter in parameters)
         self.count = len(parameters)
         self.adam = ops.Adam()
@@ -100,13 +77,13 @@ class AdamUpdate(nn.Cell):
         for gradient in gradients:
             squares = squares + 2.0 * self.half_square(gradient)
         norm = ops.sqrt(squares) * scale
-        if self.options.max_grad_norm > 0.0:
-            scale = scale * ops.minimum(1.0, self.options.max_grad_norm / (norm + 1e-12))
+        if self.max_grad_norm > 0.0:
+            scale = scale * ops.minimum(1.0, self.max_grad_norm / (norm + 1e-12))
         power_1 = ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
         power_2 = ops.assign(self.beta_2_power, self.beta_2_power * BETA_2)
         for i in range(self.count):
             rate = learning_rate * self.factors[i]
-            self.decay(self.parameters[i], rate * self.options.weight_decay, self.parameters[i])
+            self.decay(self.parameters[i], rate * self.weight_decay, self.parameters[i])
             self.adam(self.parameters[i], self.first_moments[i], self.second_moments[i], power_1, power_2,
                       rate, BETA_1, BETA_2, EPSILON, gradients[i] * scale)
         return norm
@@ -208,15 +185,16 @@ class Updater(nn.Cell):
 
     Args:
         parameters: what is trained.
-        options: of the recipe.
+        recipe: how they learn; a loss scale of 0 computes without one (float32).
+        devices: number of devices whose gradients are averaged.
     """
 
-    def __init__(self, parameters: ParameterTuple, options: StepOptions) -> None:
+    def __init__(self, parameters: ParameterTuple, recipe: Recipe, devices: int = 1) -> None:
         super().__init__(auto_prefix=False)
-        self.update = AdamUpdate(parameters, options)
-        self.scaled = options.loss_scale > 0.0
-        self.loss_scale = LossScale(options.loss_scale) if self.scaled else None
-        self.is_finite = FiniteCheck(options.devices) if self.scaled else None
+        self.update = AdamUpdate(parameters, recipe)
+        self.scaled = recipe.loss_scale > 0.0
+        self.loss_scale = LossScale(recipe.loss_scale) if self.scaled else None
+        self.is_finite = FiniteCheck(devices) if self.scaled else None
         self.one = Tensor(1.0, ms.float32)
         self.true = Tensor(True, ms.bool_)
 
@@ -244,14 +222,15 @@ class GradientStep(nn.Cell):
 
     Args:
         network: backbone with its loss.
-        options: of the recipe.
+        recipe: how its weights learn.
+        devices: number of devices.
     """
 
-    def __init__(self, network: KTNETWithLoss, options: StepOptions) -> None:
+    def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(network.trainable_params())
-        self.gradients = Gradients(network, self.parameters, options.devices)
-        self.updater = Updater(self.parameters, options)
+        self.gradients = Gradients(network, self.parameters, devices)
+        self.updater = Updater(self.parameters, recipe, devices)
 
 
 class TrainStep(GradientStep):
@@ -277,8 +256,8 @@ class TrainStep(GradientStep):
 class AccumulateStep(GradientStep):
     """Adds the gradient of one part of a batch to a sum; :class:`ApplyStep` updates with the sum."""
 
-    def __init__(self, network: KTNETWithLoss, options: StepOptions) -> None:
-        super().__init__(network, options)
+    def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1) -> None:
+        super().__init__(network, recipe, devices)
         self.sums = zeros_like(self.parameters, "gradient_sum")
         self.count = len(self.parameters)
 
@@ -325,16 +304,16 @@ class MovingAverage(nn.Cell):
 
     Args:
         parameters: what is averaged.
-        decay: weight of the past.
+        recipe: ``ema_decay`` is the weight of the past.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], decay: float) -> None:
+    def __init__(self, parameters: Sequence[Parameter], recipe: Recipe) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(parameters)
         self.averages = zeros_like(parameters, "ema")
         self.updates = Parameter(Tensor(0, ms.int32), name="ema_updates", requires_grad=False)
-        self.decay = decay
-        self.share = Tensor(1.0 - decay, ms.float32)
+        self.decay = recipe.ema_decay
+        self.share = Tensor(1.0 - self.decay, ms.float32)
         self.descend = ops.ApplyGradientDescent()    # a -= share * (a - w), in place
         self.count = len(parameters)
 

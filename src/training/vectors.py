@@ -14,8 +14,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from tqdm import tqdm
 
-from src.config import EmbeddingConfig
 from src.knowledge.triples import Graph
+from src.settings import EmbeddingRecipe
 
 START_OF_SQUARES = 1e-10       # Adagrad's sums start here: the first steps are of full size
 INITIAL_SCALE = 0.1
@@ -27,21 +27,21 @@ class DistMultLoss(nn.Cell):
     Args:
         entities: E.
         relations: R, reciprocals included.
-        config: sizes and weights.
+        recipe: sizes and weights.
     """
 
-    def __init__(self, entities: int, relations: int, config: EmbeddingConfig) -> None:
+    def __init__(self, entities: int, relations: int, recipe: EmbeddingRecipe) -> None:
         super().__init__(auto_prefix=False)
-        rng = np.random.default_rng(config.seed)
-        shapes = {"entities": (entities, config.width), "relations": (relations, config.width)}
+        rng = np.random.default_rng(recipe.random_seed)
+        shapes = {"entities": (entities, recipe.width), "relations": (relations, recipe.width)}
         start = {name: rng.normal(0, INITIAL_SCALE, shape).astype(np.float32) for name, shape in shapes.items()}
         self.entities = Parameter(Tensor(start["entities"]), name="entities")
         self.relations = Parameter(Tensor(start["relations"]), name="relations")
-        self.regularization = config.regularization
+        self.regularization = recipe.regularization
         self.cross_entropy = ops.SparseSoftmaxCrossEntropyWithLogits()
-        size = config.batch_size
+        size = recipe.batch_size
         self.labels = Tensor(np.arange(size, dtype=np.int32))
-        own = np.zeros((size, size + config.negatives), np.float32)
+        own = np.zeros((size, size + recipe.negatives), np.float32)
         np.fill_diagonal(own, 1)
         self.others = Tensor(1 - own)      # 0 where a candidate is the question's own tail
         self.size = float(size)
@@ -63,35 +63,35 @@ class DistMultLoss(nn.Cell):
         return loss
 
 
-def batches(questions: np.ndarray, entities: int, config: EmbeddingConfig, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+def batches(questions: np.ndarray, entities: int, recipe: EmbeddingRecipe, epoch: int) -> Iterator[tuple[Tensor, ...]]:
     """The batches of an epoch, a function of seed and epoch; the last one is filled up from the epoch's start."""
-    rng = np.random.default_rng((config.seed, epoch))
+    rng = np.random.default_rng((recipe.random_seed, epoch))
     order = rng.permutation(len(questions))
-    whole = -(-len(order) // config.batch_size) * config.batch_size
+    whole = -(-len(order) // recipe.batch_size) * recipe.batch_size
     order = np.resize(order, whole)
-    for start in range(0, whole, config.batch_size):
-        part = questions[order[start:start + config.batch_size]]
-        negatives = rng.integers(0, entities, config.negatives, dtype=np.int32)
+    for start in range(0, whole, recipe.batch_size):
+        part = questions[order[start:start + recipe.batch_size]]
+        negatives = rng.integers(0, entities, recipe.negatives, dtype=np.int32)
         yield (*(Tensor(np.ascontiguousarray(part[:, column])) for column in range(3)), Tensor(negatives))
 
 
-def train_vectors(graph: Graph, config: EmbeddingConfig) -> tuple[np.ndarray, np.ndarray]:
+def train_vectors(graph: Graph, recipe: EmbeddingRecipe) -> tuple[np.ndarray, np.ndarray]:
     """Train on a graph's training triples.
 
     Returns:
         Vectors of the E entities, float32 [E, D], and of the R relations and their reciprocals, float32 [2R, D].
     """
     questions = graph.with_reciprocals(graph.train)
-    network = DistMultLoss(len(graph.entities), 2 * len(graph.relations), config)
-    optimizer = nn.Adagrad(network.trainable_params(), accum=START_OF_SQUARES, learning_rate=config.learning_rate)
+    network = DistMultLoss(len(graph.entities), 2 * len(graph.relations), recipe)
+    optimizer = nn.Adagrad(network.trainable_params(), accum=START_OF_SQUARES, learning_rate=recipe.learning_rate)
     step = nn.TrainOneStepCell(network, optimizer)
     step.set_train()
-    steps = -(-len(questions) // config.batch_size)
-    with tqdm(total=config.epochs * steps, desc="training", unit=" steps", disable=None) as bar:
-        for epoch in range(config.epochs):
+    steps = -(-len(questions) // recipe.batch_size)
+    with tqdm(total=recipe.epoch * steps, desc="training", unit=" steps", disable=None) as bar:
+        for epoch in range(recipe.epoch):
             total = 0.0
-            for batch in batches(questions, len(graph.entities), config, epoch):
+            for batch in batches(questions, len(graph.entities), recipe, epoch):
                 total += float(step(*batch).asnumpy())
                 bar.update()
-            bar.set_postfix(epoch=epoch + 1, loss=round(total / (steps * config.batch_size), 4))
+            bar.set_postfix(epoch=epoch + 1, loss=round(total / (steps * recipe.batch_size), 4))
     return network.entities.asnumpy(), network.relations.asnumpy()

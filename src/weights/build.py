@@ -1,7 +1,6 @@
 """Builds the network that the flags and files ask for."""
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,27 +9,18 @@ from typing import Any, NamedTuple
 import mindspore as ms
 import numpy as np
 
-from src.config import (
-    KNOWLEDGE_BASES,
-    BertConfig,
-    DataFolder,
-    KnowledgeBase,
-    KTNetConfig,
-    MemoryConfig,
-    load_knowledge_bases,
-)
+from src.config import BertConfig, KnowledgeBase, KTNetConfig, MemoryConfig
 from src.knowledge.concepts import concept_digest, padded_table, read_concept_vectors
 from src.KTNET import KTNET
+from src.settings import DeviceSettings, EvaluationSettings, NetworkRunSettings, PredictionSettings, TrainingSettings
 from src.weights.checkpoint import load_weights, open_checkpoint, open_encoder
 from src.weights.names import MINDSPORE_DEFAULTS
 from utils.util import LOGGER, InputError
 
 
-def wanted_bases(args: argparse.Namespace) -> tuple[KnowledgeBase, ...]:
-    """The knowledge bases that --kb_config, --use_wordnet and --use_nell leave."""
-    bases = load_knowledge_bases(args.kb_config) if args.kb_config else KNOWLEDGE_BASES
-    switched_off = {name for name, used in (("wn", args.use_wordnet), ("nell", args.use_nell)) if used is False}
-    return tuple(base for base in bases if base.name not in switched_off)
+def compute_type(device: DeviceSettings) -> Any:
+    """What the network computes in: float32 on CPU, float16 elsewhere."""
+    return ms.float32 if device.is_cpu else ms.float16
 
 
 class ConceptTable(NamedTuple):
@@ -40,18 +30,16 @@ class ConceptTable(NamedTuple):
     sha256: str             # of the names in their order
 
 
-def load_tables(bases: Sequence[KnowledgeBase], args: argparse.Namespace,
-                manifest: Mapping[str, Any]) -> dict[str, ConceptTable]:
-    """The concept table of every knowledge base, by its name.
+def load_tables(settings: NetworkRunSettings, manifest: Mapping[str, Any]) -> dict[str, ConceptTable]:
+    """The concept table of every knowledge base in use, by its name.
 
     Raises:
         InputError: a vectors file cannot be used, or is not the one whose order the features' ids follow.
     """
     converted = {base["name"]: base for base in manifest["knowledge_bases"]}
-    paths = {"wn": args.wn_concept_embedding_path, "nell": args.nell_concept_embedding_path}
     tables = {}
-    for base in bases:
-        path = paths.get(base.name) or DataFolder(args.data_url).vectors(base)
+    for base in settings.wanted_bases():
+        path = settings.vectors(base)
         names, vectors = read_concept_vectors(path)
         if base.name not in converted:
             raise InputError(f"--kb_config: the features hold no {base.label} concepts; convert them with it as well")
@@ -63,7 +51,7 @@ def load_tables(bases: Sequence[KnowledgeBase], args: argparse.Namespace,
             raise InputError(f"{path}: its concepts are not those, or not in the order, that the features were made "
                              "with, so every id would mean another concept; give the same file or run data_convert.py "
                              "again")
-        tables[base.name] = ConceptTable(padded_table(vectors, args.kb_pad_multiple), digest)
+        tables[base.name] = ConceptTable(padded_table(vectors, settings.network.kb_pad_multiple), digest)
     return tables
 
 
@@ -123,61 +111,59 @@ def check_lengths(bert: BertConfig, max_seq_len: int, source: Path) -> None:
                          f"{bert.max_position_embeddings} positions; give at most that and convert again")
 
 
-def build_for_training(args: argparse.Namespace, manifest: Mapping[str, Any]) -> tuple[KTNET, KTNetConfig]:
+def build_for_training(settings: TrainingSettings, manifest: Mapping[str, Any]) -> tuple[KTNET, KTNetConfig]:
     """The network with its initial weights: KT-NET's of --init_checkpoint, or a pretrained encoder's and new ones.
 
     Raises:
         InputError: a file is missing or does not fit.
     """
-    bert = BertConfig.from_json_file(args.bert_config_path)
-    check_lengths(bert, args.max_seq_len, args.bert_config_path)
-    bases = wanted_bases(args)
-    tables = load_tables(bases, args, manifest)
-    start = (open_encoder(args.load_pretrain_checkpoint_path) if args.init_checkpoint is None
-             else open_checkpoint(args.init_checkpoint))
+    job, max_seq_len = settings.job, settings.features.max_seq_len
+    bert = BertConfig.from_json_file(settings.network.bert_config_path)
+    check_lengths(bert, max_seq_len, settings.network.bert_config_path)
+    tables = load_tables(settings, manifest)
+    start = (open_encoder(job.load_pretrain_checkpoint_path) if job.init_checkpoint is None
+             else open_checkpoint(job.init_checkpoint))
     if start.is_older_port:
         bert = as_older_port(bert, start.path)
-    config = KTNetConfig(bert, make_memories(bases, tables), args.max_seq_len, manifest["settings"]["dataset"],
-                         vocabulary_md5(manifest))
+    config = KTNetConfig(bert, make_memories(settings.wanted_bases(), tables), max_seq_len,
+                         manifest["settings"]["dataset"], vocabulary_md5(manifest))
     if start.config is not None:
         check_meaning(start.config, manifest, start.path, same_dataset=False)
-    compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
     network = KTNET(config, {name: table.values for name, table in tables.items()}, is_training=True,
-                    compute_type=compute_type, seed=args.random_seed)
-    report = load_weights(network, start, prefix="bert." if args.init_checkpoint is None else "")
+                    compute_type=compute_type(settings.device), seed=settings.recipe.random_seed)
+    report = load_weights(network, start, prefix="bert." if job.init_checkpoint is None else "")
     LOGGER.info("%s: %s", start.path, report)
-    if args.freeze:
+    if settings.recipe.freeze:
         for parameter in network.bert.get_parameters():
             parameter.requires_grad = False
     return network, config
 
 
-def build_for_evaluation(args: argparse.Namespace, checkpoint: Path, manifest: Mapping[str, Any],
+def build_for_evaluation(settings: EvaluationSettings | PredictionSettings, manifest: Mapping[str, Any],
                          network_class: type[KTNET] = KTNET) -> tuple[KTNET, KTNetConfig]:
     """The network of a checkpoint, with the sizes saved beside it, or else those that the flags give.
 
     Args:
-        args: flags.
-        checkpoint: a .ckpt file.
-        manifest: of the converted features, or the part of one that names the knowledge bases.
+        settings: of the run; they name the checkpoint.
+        manifest: of the converted features, or the part of one that says what their numbers mean.
         network_class: the network, or a face of it that gives more than the logits.
 
     Raises:
         InputError: no checkpoint, or one that does not fit the features or the flags.
     """
-    opened = open_checkpoint(checkpoint)
+    opened = open_checkpoint(settings.checkpoint.load_checkpoint_path)
+    checkpoint, max_seq_len = opened.path, settings.features.max_seq_len
     config = opened.config
     if config is None:
-        bert = BertConfig.from_json_file(args.bert_config_path)
+        bert = BertConfig.from_json_file(settings.network.bert_config_path)
         bert = as_older_port(bert, checkpoint) if opened.is_older_port else bert
-        bases = wanted_bases(args)
-        config = KTNetConfig(bert, make_memories(bases, load_tables(bases, args, manifest)), args.max_seq_len)
+        config = KTNetConfig(bert, make_memories(settings.wanted_bases(), load_tables(settings, manifest)), max_seq_len)
     check_meaning(config, manifest, checkpoint)
-    check_lengths(config.bert, args.max_seq_len, checkpoint)
+    check_lengths(config.bert, max_seq_len, checkpoint)
     held = {memory.name for memory in config.memories}
-    for flag, name in (("use_wordnet", "wn"), ("use_nell", "nell")):
-        wanted = getattr(args, flag)
-        if wanted is not None and wanted != (name in held):
+    for flag, name, wanted in (("use_wordnet", "wn", settings.network.use_wordnet),
+                               ("use_nell", "nell", settings.network.use_nell)):
+        if flag in settings.given and wanted != (name in held):
             raise InputError(f"--{flag} {wanted}: {checkpoint} was trained "
                              f"{'with' if name in held else 'without'} this memory; leave the flag out")
     rows = {base["name"]: base["concepts"] for base in manifest["knowledge_bases"]}
@@ -185,9 +171,8 @@ def build_for_evaluation(args: argparse.Namespace, checkpoint: Path, manifest: M
         if not rows.get(memory.name, memory.rows) < memory.rows:
             raise InputError(f"{checkpoint}: its {memory.name} table has {memory.rows} rows, too few "
                              "for the concepts of the features; convert with the vectors that it was trained with")
-    compute_type = ms.float32 if args.device_target == "CPU" else ms.float16
-    network = network_class(config, is_training=False, compute_type=compute_type)
-    report = load_weights(network, opened, use_average=args.use_ema)
+    network = network_class(config, is_training=False, compute_type=compute_type(settings.device))
+    report = load_weights(network, opened, use_average=settings.checkpoint.use_ema)
     LOGGER.info("%s: %s", checkpoint, report)
     network.set_train(False)
     return network, config

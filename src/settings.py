@@ -1,0 +1,572 @@
+"""Every flag of every script, declared once, in frozen classes that travel in the place of a command line.
+
+A script's settings are made of groups (``settings.recipe.learning_rate``). They are resolved when they are read: paths
+that were left out lie below ``--data_url`` or ``--checkpoints``. What depends on files (features that were converted
+earlier, a checkpoint's sizes) replaces flags later, in copies; ``settings.given`` says which ones the user gave.
+Imports no MindSpore.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from src.config import (
+    CORENLP_URL,
+    DOC_STRIDE,
+    KB_PAD_MULTIPLE,
+    KNOWLEDGE_BASES,
+    MAX_QUERY_LEN,
+    MAX_SEQ_LEN,
+    SQUAD,
+    TASKS,
+    DataFolder,
+    KnowledgeBase,
+    TaskConfig,
+    WindowConfig,
+    load_knowledge_bases,
+)
+from utils.args import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OnOff,
+    PositiveInt,
+    Settings,
+    flag,
+    group,
+)
+
+AS_CONVERTED = dict.fromkeys(("do_lower_case", "max_seq_len", "doc_stride", "max_query_length",
+                              "version_2_with_negative"), "as the features were converted")
+AS_CHECKPOINT = dict.fromkeys(("use_wordnet", "use_nell"), "as the checkpoint")
+DatasetName = Literal["squad", "record"]
+VOCABULARY, BERT_CONFIG = "vocab.txt", "bert_config.json"
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """Where to run."""
+
+    title: ClassVar[str] = "device"
+
+    device_target: Literal["Ascend", "GPU", "CPU"] = flag("Ascend", "device to run on")
+    device_id: NonNegativeInt = flag(0, "number of the device; a distributed run takes its rank's own")
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the network computes in float32, without a loss scale."""
+        return self.device_target == "CPU"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the data lies."""
+
+    title: ClassVar[str] = "data"
+
+    data_url: Path = flag(Path("./data"), "data folder; files named by no other flag are looked for below it")
+    vocab_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / VOCABULARY, help=(
+        "vocabulary of the encoder, one word piece a line [cased_L-24_H-1024_A-16/vocab.txt]"))
+    kb_config: Path | None = flag(None, "JSON list of knowledge bases [WordNet and NELL]")
+
+    @property
+    def folder(self) -> DataFolder:
+        """Where every file lies."""
+        return DataFolder(self.data_url)
+
+    def bases(self) -> tuple[KnowledgeBase, ...]:
+        """The knowledge bases that there are."""
+        return knowledge_bases(self.kb_config)
+
+
+def knowledge_bases(kb_config: Path | None) -> tuple[KnowledgeBase, ...]:
+    """The knowledge bases of a file, by default WordNet and NELL."""
+    return load_knowledge_bases(kb_config) if kb_config else KNOWLEDGE_BASES
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How passages become features."""
+
+    title: ClassVar[str] = "data"
+
+    do_lower_case: bool = flag(False, "lower-case the text (uncased encoders); picks the cased or uncased token files")
+    max_seq_len: PositiveInt = flag(MAX_SEQ_LEN, "word pieces of a feature")
+    doc_stride: PositiveInt = flag(DOC_STRIDE, "word pieces between the starts of two windows of a passage")
+    max_query_length: PositiveInt = flag(MAX_QUERY_LEN, "word pieces of a question that are kept")
+    version_2_with_negative: bool = flag(False, "SQuAD 2.0: some questions have no answer")
+
+    @property
+    def windows(self) -> WindowConfig:
+        """How a passage is cut."""
+        return WindowConfig(self.max_seq_len, self.doc_stride, self.max_query_length)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What shapes the network: saved with every checkpoint."""
+
+    title: ClassVar[str] = "network"
+
+    bert_config_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / BERT_CONFIG, help=(
+        "sizes of the encoder [cased_L-24_H-1024_A-16/bert_config.json]"))
+    use_wordnet: bool = flag(True, "read the WordNet memory")
+    use_nell: bool = flag(True, "read the NELL memory")
+    wn_concept_embedding_path: Path | None = flag(None, "WordNet concept vectors [KB_embeddings/wn_concept2vec.txt]")
+    nell_concept_embedding_path: Path | None = flag(None, "NELL concept vectors [KB_embeddings/nell_concept2vec.txt]")
+    kb_pad_multiple: PositiveInt = flag(KB_PAD_MULTIPLE, "pad rows and columns of the concept tables to a multiple of "
+                                                         "this")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What training and evaluation share."""
+
+    title: ClassVar[str] = "run"
+
+    batch_size: PositiveInt = flag(of_task="batch_size", help="features of a step, per device")
+    buckets: PositiveInt = flag(4, "lengths that batches are padded to; each is compiled once, 1 pads all to "
+                                   "max_seq_len")
+    checkpoints: Path = flag(Path("output"), "folder of logs and results")
+    predict_file: Path = flag(derive=lambda settings: settings.data.folder.dataset_json(settings.task, "dev"), help=(
+        "data set for evaluation, JSON [{task.folder}/{task.json_files[dev]}]"))
+    predict_mindrecord_file: Path = flag(derive=lambda settings: settings.data.folder.mindrecord(settings.task, "dev"),
+                                         help="features for evaluation, made from predict_file if absent "
+                                              "[{task.folder}/dev.mindrecord]")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the weights learn. Everything that a step needs of the command line is here."""
+
+    title: ClassVar[str] = "training"
+
+    freeze: bool = flag(False, "leave the encoder as it is (first stage)")
+    epoch: PositiveInt = flag(of_task="epochs", help="passes over the training set")
+    learning_rate: NonNegativeFloat = flag(of_task="learning_rate", help="peak learning rate")
+    head_learning_rate: NonNegativeFloat | None = flag(None, "peak learning rate of all weights above the encoder "
+                                                             "[learning_rate]")
+    lr_schedule: Literal["linear", "constant"] = flag("linear", "learning rate after the warm-up: linear falls to 0, "
+                                                                "constant stays (first stage)")
+    warmup_proportion: Fraction = flag(0.1, "share of the steps in which the learning rate rises")
+    weight_decay: NonNegativeFloat = flag(0.01, "decoupled weight decay")
+    max_grad_norm: NonNegativeFloat = flag(1.0, "clip the gradient to this global norm; 0 does not clip")
+    use_ema: bool = flag(True, "keep a moving average of the weights and evaluate it")
+    ema_decay: Fraction = flag(0.9999, "decay of the moving average")
+    loss_scale: NonNegativeFloat = flag(65536.0, "first dynamic loss scale (float16 on GPU and Ascend); 0 uses none")
+    random_seed: NonNegativeInt = flag(45, "seed of initial weights, order and dropout")
+    accumulation_steps: PositiveInt = flag(1, "batches whose gradients are added up before the weights are updated")
+
+    @property
+    def head_factor(self) -> float:
+        """How many times the encoder's learning rate that of all other weights is."""
+        if self.head_learning_rate is None or self.learning_rate == 0.0:
+            return 1.0
+        return self.head_learning_rate / self.learning_rate
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What a training does beside learning: its files, its checkpoints, its devices."""
+
+    title: ClassVar[str] = "training"
+
+    do_train: bool = flag(True, "train")
+    do_predict: bool = flag(False, "evaluate when the training is done")
+    train_file: Path = flag(derive=lambda settings: settings.data.folder.dataset_json(settings.task, "train"), help=(
+        "data set for training, JSON [{task.folder}/{task.json_files[train]}]"))
+    train_mindrecord_file: Path = flag(derive=lambda settings: settings.data.folder.mindrecord(settings.task, "train"),
+                                       help="features for training, made from train_file if absent "
+                                            "[{task.folder}/train.mindrecord]")
+    load_pretrain_checkpoint_path: Path = flag(
+        derive=lambda settings: settings.data.folder.bert() / "roberta.ckpt", aliases=["init_pretraining_params"],
+        help="pretrained encoder, from src/bert_ms_format.py [cased_L-24_H-1024_A-16/roberta.ckpt]")
+    init_checkpoint: Path | None = flag(None, "KT-NET checkpoint to start from (the second stage starts from the "
+                                              "frozen first)")
+    do_val: bool = flag(False, "evaluate after every epoch and keep the best checkpoint as KTNET_*-best.ckpt")
+    resume: bool = flag(False, "go on with the training in the checkpoint folder, if there is one")
+    force_memory: bool = flag(False, "train even if the estimate of memory exceeds what is there")
+    save_steps: PositiveInt | None = flag(None, "steps between checkpoints [once an epoch]")
+    keep_checkpoint_max: PositiveInt = flag(3, "checkpoints that are kept")
+    save_finetune_checkpoint_path: Path = flag(
+        derive=lambda settings: settings.run.checkpoints / "finetune_checkpoint",
+        help="folder of the checkpoints [finetune_checkpoint below --checkpoints]")
+    is_distribute: bool = flag(False, "data parallel over several devices")
+    device_num: PositiveInt = flag(1, "devices of a distributed run; checked against what was started")
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """From logits to answers."""
+
+    title: ClassVar[str] = "evaluation"
+
+    n_best_size: PositiveInt = flag(20, "answers kept for a question")
+    max_answer_length: PositiveInt = flag(30, "word pieces of an answer")
+    null_score_diff_threshold: float = flag(0.0, "SQuAD 2.0: no answer when its score beats the best answer's by more "
+                                                 "than this")
+    save_logits: Path | None = flag(None, "also write unique_id, start_logits, end_logits", metavar="PATH.npz")
+
+    def choices(self) -> dict[str, Any]:
+        """As arguments of :class:`src.reader.decoding.DecodingOptions`."""
+        return {"n_best_size": self.n_best_size, "max_answer_length": self.max_answer_length,
+                "null_score_diff_threshold": self.null_score_diff_threshold}
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """Which checkpoint is taken, and which of its weights."""
+
+    title: ClassVar[str] = "checkpoint"
+
+    load_checkpoint_path: Path = flag(help="KT-NET checkpoint to evaluate")
+    use_ema: bool = flag(True, "evaluate the moving average of the weights where the checkpoint has one")
+
+
+@dataclass(frozen=True)
+class ModelArtsSettings:
+    """Huawei ModelArts: data comes in and results go out through moxing."""
+
+    title: ClassVar[str] = "ModelArts"
+
+    is_modelarts: bool = flag(False, "run as a ModelArts job: --data_url is copied from object storage first")
+    save_url: str | None = flag(None, "where ModelArts wants the results")
+    log_url: str | None = flag(None, "where ModelArts wants the logs")
+
+
+# --- settings of scripts that have the network ------------------------------------------------------------------------
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRunSettings(Settings):
+    """What every script has that runs the network on text."""
+
+    device: DeviceSettings = group()
+    data: DataSettings = group()
+    features: FeatureSettings = group(AS_CONVERTED)
+    network: NetworkSettings = group(AS_CHECKPOINT)
+    decoding: DecodingSettings = group()
+
+    def wanted_bases(self) -> tuple[KnowledgeBase, ...]:
+        """The knowledge bases that --kb_config, --use_wordnet and --use_nell leave."""
+        unused = unused_bases(self.network.use_wordnet, self.network.use_nell)
+        return tuple(base for base in self.data.bases() if base.name not in unused)
+
+    def vectors(self, base: KnowledgeBase) -> Path:
+        """The concept vectors of a knowledge base."""
+        given = {"wn": self.network.wn_concept_embedding_path, "nell": self.network.nell_concept_embedding_path}
+        return given.get(base.name) or self.data.folder.vectors(base)
+
+
+def unused_bases(use_wordnet: bool, use_nell: bool) -> frozenset[str]:
+    """Names of the knowledge bases that are switched off."""
+    return frozenset(name for name, used in (("wn", use_wordnet), ("nell", use_nell)) if not used)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(NetworkRunSettings):
+    """Flags of run_KTNET_{squad,record}_eval.py."""
+
+    prog: ClassVar[str] = "run_KTNET_{task.name}_eval.py"
+    description: ClassVar[str] = "Evaluate KT-NET on {task.folder}."
+
+    task: TaskConfig
+    run: RunSettings = group()
+    checkpoint: CheckpointSettings = group()
+    modelarts: ModelArtsSettings = group()
+
+    def json_path(self, split: str) -> Path:
+        """The data set's file."""
+        assert split == "dev"
+        return self.run.predict_file
+
+    def mindrecord(self, split: str) -> Path:
+        """The converted features."""
+        assert split == "dev"
+        return self.run.predict_mindrecord_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(NetworkRunSettings):
+    """Flags of run_KTNET_{squad,record}.py."""
+
+    prog: ClassVar[str] = "run_KTNET_{task.name}.py"
+    description: ClassVar[str] = "Train KT-NET on {task.folder}."
+
+    task: TaskConfig
+    network: NetworkSettings = group()
+    run: RunSettings = group()
+    job: JobSettings = group()
+    recipe: Recipe = group()
+    modelarts: ModelArtsSettings = group()
+
+    def json_path(self, split: str) -> Path:
+        """The data set's file of a split."""
+        return self.job.train_file if split == "train" else self.run.predict_file
+
+    def mindrecord(self, split: str) -> Path:
+        """The converted features of a split."""
+        return self.job.train_mindrecord_file if split == "train" else self.run.predict_mindrecord_file
+
+    def evaluation(self, checkpoint: Path) -> EvaluationSettings:
+        """The evaluation of a checkpoint with the same flags."""
+        return EvaluationSettings(
+            task=self.task, given=self.given, device=self.device, data=self.data, features=self.features,
+            network=self.network, decoding=self.decoding, run=self.run, modelarts=self.modelarts,
+            checkpoint=CheckpointSettings(load_checkpoint_path=checkpoint, use_ema=self.recipe.use_ema))
+
+
+@dataclass(frozen=True)
+class QuestionSettings:
+    """What predict.py is asked, and how it answers."""
+
+    title: ClassVar[str] = "question"
+
+    passage: str | None = flag(None, "the text that holds the answers")
+    passage_file: Path | None = flag(None, "a text file with the passage")
+    question: tuple[str, ...] = flag((), "may be given several times; left out, questions are read from standard "
+                                         "input, one a line")
+    dataset: DatasetName | None = flag(None, "what the checkpoint was trained on; record prefers answers that are "
+                                             "entities [as the checkpoint says, else squad]")
+    json: OnOff = flag(False, "one JSON object a question, a line each")
+    html: Path | None = flag(None, "also write a page that shows the knowledge behind every word")
+
+    @property
+    def task(self) -> TaskConfig:
+        """What the checkpoint was trained on."""
+        return SQUAD if self.dataset is None else TASKS[self.dataset]
+
+
+@dataclass(frozen=True)
+class LiveKnowledgeSettings:
+    """Where knowledge for new text comes from."""
+
+    title: ClassVar[str] = "knowledge"
+
+    wordnet_path: Path | None = flag(None, "folder of WordNet 3.0's files, or NLTK's wordnet.zip "
+                                           "[nltk/corpora/wordnet, else NLTK's own]")
+    ner: Literal["spacy", "corenlp", "none"] = flag("spacy", "finder of named entities")
+    corenlp_url: str = flag(CORENLP_URL, "address of the CoreNLP server")
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """The page of a whole evaluation."""
+
+    title: ClassVar[str] = "evaluation page"
+
+    evaluation: Path | None = flag(None, "results of run_KTNET_*_eval.py: --html shows its questions in place of one "
+                                         "passage", metavar="FOLDER")
+    predict_mindrecord_file: Path = flag(
+        derive=lambda settings: settings.data.folder.mindrecord(settings.question.task, "dev"),
+        help="the features that were evaluated [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord]")
+    page_questions: PositiveInt = flag(500, "most questions of the page")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings(NetworkRunSettings):
+    """Flags of predict.py."""
+
+    prog: ClassVar[str] = "predict.py"
+    description: ClassVar[str] = "Answer questions about a passage of your own."
+
+    device: DeviceSettings = group(device_target="CPU")
+    features: FeatureSettings = group(dict.fromkeys(AS_CONVERTED, "as the checkpoint's features were converted"))
+    question: QuestionSettings = group()
+    knowledge: LiveKnowledgeSettings = group()
+    page: PageSettings = group()
+    checkpoint: CheckpointSettings = group()
+
+
+# --- settings of the other scripts ------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class ConversionSelection:
+    """What data_convert.py converts."""
+
+    title: ClassVar[str] = "conversion"
+
+    dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
+    split: Literal["train", "dev", "all"] = flag("all", "which split")
+    num_workers: PositiveInt | None = flag(None, "processes that build features [number of cores]")
+    force: OnOff = flag(False, "convert again what is already converted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionSettings(Settings):
+    """Flags of data_convert.py."""
+
+    prog: ClassVar[str] = "data_convert.py"
+    description: ClassVar[str] = ("Convert SQuAD and ReCoRD, with what the knowledge bases say about them, into "
+                                  "MindRecord files.")
+
+    data: DataSettings = group()
+    features: FeatureSettings = group()
+    conversion: ConversionSelection = group()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalSettings(Settings):
+    """Flags of retrieve.py."""
+
+    prog: ClassVar[str] = "retrieve.py"
+    description: ClassVar[str] = "Retrieve knowledge for the data sets of a data folder."
+
+    data_url: Path = flag(Path("./data"), "data folder")
+    dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
+    step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag("all", "which step")
+    force: OnOff = flag(False, "make again what is there already")
+    ner: Literal["spacy", "corenlp"] = flag("spacy", "finder of SQuAD's named entities")
+    corenlp_url: str = flag(CORENLP_URL, "address of the CoreNLP server")
+    vocab_path: Path | None = flag(None, "cased vocabulary [cased_L-24_H-1024_A-16/vocab.txt]")
+    uncased_vocab_path: Path | None = flag(None, "uncased vocabulary [uncased_L-24_H-1024_A-16/vocab.txt, if it is "
+                                                 "there]")
+    nell_beliefs: Path | None = flag(None, "NELL's belief export, .csv or .csv.gz [NELL.*.esv.csv* in the data folder "
+                                           "or its folder raw]")
+    kb_config: Path | None = flag(None, "JSON list of knowledge bases; the step own serves those that are not WordNet "
+                                        "or NELL (see docs/knowledge.md)")
+    wordnet_path: Path | None = flag(None, "folder of WordNet 3.0's files, or NLTK's wordnet.zip "
+                                           "[nltk/corpora/wordnet, else NLTK's own]")
+
+
+@dataclass(frozen=True)
+class ExportFileSettings:
+    """What the exported file is."""
+
+    title: ClassVar[str] = "export"
+
+    dataset: DatasetName = flag(help="data set of the checkpoint; names the file")
+    file_format: Literal["MINDIR", "ONNX", "AIR"] = flag("MINDIR", "AIR is written on Ascend alone")
+    file_path: Path = flag(Path("./mindir"), "folder of the file")
+    file_name: str = flag(derive=lambda settings: f"KTNET_{settings.file.dataset}",
+                          help="name of the file, without its ending [KTNET_squad or KTNET_record]")
+    batch_size: PositiveInt = flag(1, "questions of one inference; the inference harness takes 1")
+    max_seq_len: PositiveInt | None = flag(None, "word pieces of a feature [as the checkpoint]")
+    bert_config_path: Path = flag(DataFolder(Path("./data")).bert() / BERT_CONFIG,
+                                  "sizes of the encoder, for a checkpoint of the older port that has none beside it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(Settings):
+    """Flags of export.py."""
+
+    prog: ClassVar[str] = "export.py"
+    description: ClassVar[str] = "Export a KT-NET checkpoint for inference elsewhere."
+
+    device: DeviceSettings = group()
+    checkpoint: CheckpointSettings = group()
+    file: ExportFileSettings = group()
+
+
+@dataclass(frozen=True)
+class HarnessSettings:
+    """What preprocess.py and postprocess.py share."""
+
+    title: ClassVar[str] = "inference harness"
+
+    dataset: DatasetName = flag(help="which data set")
+    data_url: Path = flag(Path("./data"), "data folder")
+    predict_mindrecord_file: Path = flag(
+        derive=lambda settings: DataFolder(settings.harness.data_url).mindrecord(settings.harness.task, "dev"),
+        help="converted dev features [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord below --data_url]")
+    preprocess_path: Path = flag(Path("./preprocess_result"), "folder of the network's inputs as raw files")
+
+    @property
+    def task(self) -> TaskConfig:
+        """The data set."""
+        return TASKS[self.dataset]
+
+
+@dataclass(frozen=True)
+class MemorySelection:
+    """Which memories an exported network has."""
+
+    title: ClassVar[str] = "network"
+
+    use_wordnet: bool = flag(True, "the exported network reads WordNet")
+    use_nell: bool = flag(True, "the exported network reads NELL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSettings(Settings):
+    """Flags of preprocess.py."""
+
+    prog: ClassVar[str] = "preprocess.py"
+    description: ClassVar[str] = "Write dev features as raw files for the 310 harness."
+
+    harness: HarnessSettings = group()
+    memories: MemorySelection = group()
+
+
+@dataclass(frozen=True)
+class ResultSettings:
+    """The harness's results, and where the answers go."""
+
+    title: ClassVar[str] = "results"
+
+    result_path: Path = flag(Path("./result_files"), "folder of the harness's results")
+    output_path: Path = flag(Path("./output"), "folder for predictions.json and the like")
+    ignore_padding: bool = flag(False, "choose the n best among word pieces only, as evaluation does, and not as "
+                                       "BERT's SQuAD code among all positions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessSettings(Settings):
+    """Flags of postprocess.py."""
+
+    prog: ClassVar[str] = "postprocess.py"
+    description: ClassVar[str] = "Turn the 310 harness's results into answers."
+
+    harness: HarnessSettings = group()
+    decoding: DecodingSettings = group()
+    results: ResultSettings = group()
+
+
+@dataclass(frozen=True)
+class EmbeddingRecipe:
+    """How concept vectors are trained."""
+
+    title: ClassVar[str] = "training"
+
+    width: PositiveInt = flag(100, "D: numbers in a vector")
+    epoch: PositiveInt = flag(12, "passes over the triples")
+    batch_size: PositiveInt = flag(2000, "B: questions in a step")
+    negatives: PositiveInt = flag(2000, "N: random entities in a step, beside the tails of its other questions")
+    learning_rate: NonNegativeFloat = flag(0.1, "of Adagrad")
+    regularization: NonNegativeFloat = flag(0.0, "weight of the sum of |x|^3 over the vectors of a triple (N3)")
+    random_seed: NonNegativeInt = flag(45, "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings(Settings):
+    """Flags of train_kb_embedding.py."""
+
+    prog: ClassVar[str] = "train_kb_embedding.py"
+    description: ClassVar[str] = "Train concept vectors from the triples of a knowledge graph."
+
+    device: DeviceSettings = group(device_target="CPU")
+    data_url: Path = flag(Path("./data"), "data folder, for WordNet")
+    triples: Path | None = flag(None, "folder with train.txt, test.txt and valid.txt (the last two need not be there) "
+                                      "[WordNet's own relations, none held back]")
+    judge_by: Literal["test", "valid"] = flag("test", "held-back triples to rank in the end; choose hyper-parameters "
+                                                      "by those of valid.txt")
+    output: Path = flag(help="vectors file to write")
+    recipe: EmbeddingRecipe = group()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(Settings):
+    """Flags of src/bert_ms_format.py."""
+
+    prog: ClassVar[str] = "bert_ms_format.py"
+    description: ClassVar[str] = "Turn a BERT encoder, or a KT-NET of the authors, into a MindSpore checkpoint."
+
+    data_url: Path = flag(Path("./data"), "data folder")
+    source: Path = flag(derive=lambda settings: DataFolder(settings.data_url).bert(), help=(
+        "folder of the encoder or of the authors' trained network, or a checkpoint of MindSpore's BERT "
+        "[cased_L-24_H-1024_A-16 in --data_url]"))
+    output: Path | None = flag(None, "checkpoint to write [cased_L-24_H-1024_A-16/roberta.ckpt in --data_url; for a "
+                                     "KT-NET KTNET_{dataset}_authors.ckpt there]")
+    reader: Literal["builtin", "paddle"] = flag("builtin", "what reads PaddlePaddle's files: our own reader, or "
+                                                           "PaddlePaddle itself (requirements-paddle.txt)")
+    dataset: DatasetName | None = flag(None, "what a KT-NET of the authors was trained on [as its folder's name says]")

@@ -1,0 +1,110 @@
+"""Settings: flags declared once, resolved once, never changed in place."""
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import typing
+from pathlib import Path
+
+import pytest
+
+from src import settings as all_settings
+from src.config import RECORD, SQUAD
+from src.prepare import as_converted
+from src.settings import AS_CONVERTED, EvaluationSettings, PostprocessSettings, PredictionSettings, TrainingSettings
+from utils.args import Settings, declared
+from utils.util import InputError
+
+ROOT = Path(__file__).parents[1]
+CODE = [*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py"), *ROOT.glob("utils/*.py")]
+OF_ONE_TASK = (EvaluationSettings, TrainingSettings)
+SCRIPTS = [cls for cls in vars(all_settings).values()
+           if isinstance(cls, type) and issubclass(cls, Settings) and cls.prog]
+CONVERTED = {"max_seq_len": 96, "doc_stride": 32, "max_query_length": 24, "lower_case": True,
+             "version_2_with_negative": False}
+
+
+def test_a_namespace_is_seen_where_parsers_are_made_and_nowhere_else():
+    for path in CODE:
+        if path not in (ROOT / "utils" / "args.py", ROOT / "src" / "check_launch.py"):
+            assert not re.search(r"\bNamespace\b|\bargparse\b", path.read_text("utf-8")), path
+
+
+@pytest.mark.parametrize("cls", SCRIPTS, ids=lambda cls: cls.__name__)
+def test_every_script_has_a_help_that_tells_each_flag_once(cls):
+    task = RECORD if cls in OF_ONE_TASK else None
+    text = cls.parser(task).format_help()
+    names = [one.name for one in declared(cls, task)]
+    assert len(set(names)) == len(names) > 2 and "{task" not in text
+    for one in declared(cls, task):
+        assert one.flag.help and re.search(rf"^  --{one.name}\b", text, re.M), one.name
+
+
+@pytest.mark.parametrize("cls", SCRIPTS, ids=lambda cls: cls.__name__)
+def test_every_flag_has_a_reader(cls):
+    """Its name stands as an attribute somewhere in the code that is no declaration."""
+    read = set()
+    for path in CODE:
+        read |= {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
+    assert [one.name for one in declared(cls, SQUAD) if one.name not in read] == []
+
+
+def test_settings_are_frozen_through_and_through():
+    def check(cls):
+        assert cls.__dataclass_params__.frozen, cls
+        hints = typing.get_type_hints(cls)
+        for item in dataclasses.fields(cls):
+            if "group" in item.metadata:
+                check(hints[item.name])
+    for cls in SCRIPTS:
+        check(cls)
+
+
+def test_what_is_left_out_follows_from_what_is_given():
+    settings = TrainingSettings.parse(["--data_url", "d", "--checkpoints", "c", "--train_file", "t.json"], RECORD)
+    assert settings.data.vocab_path == Path("d/cased_L-24_H-1024_A-16/vocab.txt")
+    assert settings.job.train_file == Path("t.json") and settings.run.predict_file == Path("d/ReCoRD/dev.json")
+    assert settings.job.save_finetune_checkpoint_path == Path("c/finetune_checkpoint")
+    assert (settings.run.batch_size, settings.recipe.epoch, settings.recipe.learning_rate) == (12, 4, 6e-5)
+    moved = settings.with_flags(data_url=Path("elsewhere")).resolved()
+    assert moved.run.predict_file == Path("elsewhere/ReCoRD/dev.json") and moved.job.train_file == Path("t.json")
+    assert settings.data.data_url == Path("d")
+    assert settings.given == {"data_url", "checkpoints", "train_file"}
+
+
+def test_an_evaluation_has_the_training_s_settings():
+    training = TrainingSettings.parse(["--use_ema", "False", "--n_best_size", "3", "--use_nell", "False"], SQUAD)
+    evaluation = training.evaluation(Path("a.ckpt"))
+    parsed = EvaluationSettings.parse(["--use_ema", "False", "--n_best_size", "3", "--use_nell", "False",
+                                       "--load_checkpoint_path", "a.ckpt"], SQUAD)
+    assert dataclasses.replace(evaluation, given=parsed.given) == parsed
+
+
+def test_flags_that_were_left_out_are_as_the_features_were_converted():
+    left_out = PredictionSettings.parse(["--load_checkpoint_path", "a.ckpt", "--max_seq_len", "96"])
+    settings = as_converted(left_out, CONVERTED, Path("dev.mindrecord"))
+    assert dataclasses.astuple(settings.features) == (True, 96, 32, 24, False)
+    assert set(AS_CONVERTED) <= settings.given
+    with pytest.raises(InputError, match="--doc_stride 32: other.mindrecord was converted with 64"):
+        as_converted(settings, {**CONVERTED, "doc_stride": 64}, Path("other.mindrecord"))
+
+
+def test_plain_values_name_every_flag():
+    settings = TrainingSettings.parse(["--save_steps", "5"], SQUAD)
+    plain = settings.plain()
+    assert list(plain) == sorted(one.name for one in declared(TrainingSettings, SQUAD))
+    assert plain["save_steps"] == 5 and plain["train_file"] == "data/SQuAD/train-v1.1.json" and plain["freeze"] is False
+
+
+@pytest.mark.parametrize(("cls", "argv", "said"), [
+    (EvaluationSettings, [], "run_KTNET_squad_eval.py: the following arguments are required: --load_checkpoint_path"),
+    (TrainingSettings, ["--epoch", "0"], "argument --epoch: '0' is no whole number of at least 1"),
+    (TrainingSettings, ["--freeze", "maybe"], "'maybe' is neither True nor False"),
+    (TrainingSettings, ["--warm", "0.1"], "unrecognized arguments: --warm"),
+    (PostprocessSettings, ["--dataset", "trivia"], "invalid choice: 'trivia'")])
+def test_a_flag_that_cannot_be_used_is_one_line(cls, argv, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cls.parse(argv, SQUAD if cls in OF_ONE_TASK else None)
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and len(lines) == 1 and said in lines[0]
