@@ -1,4 +1,4 @@
-"""The evaluation face of KT-NET: the bare network plus the feature's number, as evaluation and export call it."""
+"""KT-NET for evaluation and export: the bare network, which also takes the feature's unique id."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -20,5 +20,5 @@ class KTNETEval(KTNET):
             float32 [2, B, S]: start logits, end logits.
         """
         logits = self.score(self.first_step, *columns[:-1])                                # [2, B, S]
-        # An input that nothing reads is dropped from an exported file: adding zero times unique_id keeps it.
+        # An unused input is dropped on export; adding 0 * unique_id keeps it.
         return logits + 0.0 * columns[-1].astype(ms.float32).reshape((1, -1, 1))

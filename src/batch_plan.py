@@ -1,6 +1,6 @@
-"""Which features go into which batch: batches of like lengths, in an order that depends on (seed, epoch) alone.
+"""Plan batches of features of similar length, in an order that depends only on (seed, epoch).
 
-NumPy only. A batch is padded to its bucket's length; the network is compiled once for every bucket.
+NumPy only. A batch is padded to its bucket's length; the network is compiled once per bucket.
 """
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 LENGTH_MULTIPLE = 16      # bucket lengths are multiples of this
-SUBLAYER_WIDTH = 2000.0   # a position costs (1 + length / this): products grow with S, attention with S squared
+SUBLAYER_WIDTH = 2000.0   # a position costs (1 + length / this): matrix products grow with S, attention with S squared
 
 
 def choose_buckets(lengths: np.ndarray, max_seq_len: int, count: int) -> tuple[int, ...]:
-    """Choose at most ``count`` bucket lengths that make the padded work smallest (dynamic programming).
+    """Choose at most ``count`` bucket lengths that minimise the padded work (dynamic programming).
 
     Args:
         lengths: int [N], unpadded lengths of the features.
-        max_seq_len: the last bucket; it is always there, so that any feature fits.
-        count: how many; every bucket costs one compilation and memory of its own.
+        max_seq_len: the last bucket, always included so that any feature fits.
+        count: how many; each bucket costs a compilation and its own memory.
 
     Returns:
         Ascending lengths; the last one is ``max_seq_len``.
@@ -60,18 +60,18 @@ def bucket_of(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
 
 def plan_training_epoch(lengths: np.ndarray, buckets: Sequence[int], batch_size: int, seed: int, epoch: int,
                         shuffle: bool = True) -> np.ndarray:
-    """Order the features of one epoch into full batches, each of one bucket.
+    """Arrange the features of one epoch in full batches, each from one bucket.
 
-    What does not fill a batch moves on to the next longer bucket; the very last batch is filled up with the first
-    features of the order, so that every feature is seen at least once and every batch is full.
+    Features that do not fill a batch move to the next longer bucket. The last batch is filled with the first features
+    of the order, so that every batch is full and every feature is seen at least once.
 
     Args:
         lengths: int [N].
         buckets: ascending bucket lengths; the last one holds every feature.
-        batch_size: features of one step, all devices together.
+        batch_size: features of one step on all devices together.
         seed: of the run.
-        epoch: counts from 0; another epoch has another order.
-        shuffle: False keeps the file's order inside a bucket and the buckets ascending.
+        epoch: counts from 0; each epoch has its own order.
+        shuffle: False keeps the order of the file within a bucket, and the buckets ascending.
 
     Returns:
         int64 [steps, batch_size], row numbers in the file.
@@ -94,9 +94,9 @@ def plan_training_epoch(lengths: np.ndarray, buckets: Sequence[int], batch_size:
 
 def plan_evaluation(lengths: np.ndarray, buckets: Sequence[int], batch_size: int,
                     shuffle_seed: int | None = None) -> list[np.ndarray]:
-    """Cut all features into batches of one bucket each, the shortest first; a bucket's last batch may be partial.
+    """Split all features into batches from one bucket each, the shortest first; a bucket's last batch may be partial.
 
-    Inside a bucket the file's order is kept, or a random one with ``shuffle_seed``.
+    Within a bucket the order is that of the file, or random if ``shuffle_seed`` is given.
     """
     order = np.arange(len(lengths))
     if shuffle_seed is not None:

@@ -1,4 +1,4 @@
-"""Every size and every name that more than one module needs.
+"""Sizes and names that several modules share.
 
 The letters used throughout the project, in comments and docstrings:
 
@@ -6,8 +6,8 @@ The letters used throughout the project, in comments and docstrings:
     S  sequence length in word pieces    D  width of a concept vector (padded)
     K  concepts a word piece can have    U  fused width: H plus one D per knowledge base
 
-Nothing here is hard-wired to one encoder or to the two official knowledge bases: the encoder's sizes come from
-``bert_config.json``, the tables' from the vector files, the rest from the command line.
+Nothing here is tied to one encoder or to the two official knowledge bases: the sizes of the encoder come from
+``bert_config.json``, those of the tables from the vector files, the rest from the command line.
 """
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from utils.util import LOGGER, InputError, read_json
 MAX_SEQ_LEN = 384        # word pieces in a feature
 DOC_STRIDE = 128         # word pieces between the starts of two windows
 MAX_QUERY_LEN = 64       # word pieces of a question that are kept
-KB_PAD_MULTIPLE = 16     # rows and columns of a concept table are padded to a multiple of this (Ascend likes it)
+KB_PAD_MULTIPLE = 16     # rows and columns of a concept table are padded to a multiple of this, for Ascend
 CORENLP_URL = "http://127.0.0.1:9753"      # where the authors' named-entity server answered
 PADDING_CONCEPT = 0      # row 0 of every concept table: all zeros, "no concept"
 
 
-MAX_SIZE = 100_000_000   # of anything in a configuration file; more is a slip or an attack
+MAX_SIZE = 100_000_000   # of any number in a configuration file; more is a mistake or an attack
 MAX_LAYERS = 1_000
 
 T = TypeVar("T")
 
 
 def read_fields(cls: type[T], values: Any, source: Path | str) -> T:
-    """An instance of a flat dataclass from the values of a JSON object; unknown keys are ignored.
+    """Build a flat dataclass from the values of a JSON object; unknown keys are ignored.
 
     Args:
         cls: a dataclass whose fields are texts, numbers of at least 0 or whole numbers of at least 1.
-        values: what was read.
-        source: the file and the location in it, for errors.
+        values: the parsed JSON.
+        source: the file, and the location in it, for error messages.
 
     Raises:
-        InputError: a field is missing or of another kind.
+        InputError: a field is missing or has the wrong type.
     """
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     if not isinstance(values, dict):
@@ -54,7 +54,7 @@ def read_fields(cls: type[T], values: Any, source: Path | str) -> T:
         value = values.get(item.name, item.default)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if item.type == "str" and not isinstance(value, str):
-            raise InputError(f"{source}: {item.name} must be a text")
+            raise InputError(f"{source}: {item.name} must be a string")
         if item.type == "int" and not (number and isinstance(value, int) and 1 <= value <= MAX_SIZE):
             raise InputError(f"{source}: {item.name} must be a positive whole number of at most {MAX_SIZE}")
         if item.type == "float" and not (number and 0 <= value <= MAX_SIZE):
@@ -95,7 +95,7 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, values: Any, source: Path | str) -> BertConfig:
-        """As :meth:`from_json_file`, from the values of a file; ``source`` is for errors."""
+        """As :meth:`from_json_file`, from the values of a file; ``source`` is for error messages."""
         config = read_fields(cls, values, source)
         if config.num_hidden_layers > MAX_LAYERS:
             raise InputError(f"{source}: num_hidden_layers is {config.num_hidden_layers}; at most {MAX_LAYERS} are "
@@ -104,7 +104,7 @@ class BertConfig:
             if getattr(config, name) >= 1:
                 raise InputError(f"{source}: {name} is {getattr(config, name)}; it must be below 1")
         if config.hidden_size % config.num_attention_heads:
-            raise InputError(f"{source}: hidden_size {config.hidden_size} is no multiple of num_attention_heads "
+            raise InputError(f"{source}: hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
                              f"{config.num_attention_heads}")
         if config.hidden_act not in ("gelu", "gelu_new", "relu"):
             raise InputError(f"{source}: hidden_act {config.hidden_act[:40]!r} is unknown; use gelu, gelu_new or relu")
@@ -113,17 +113,17 @@ class BertConfig:
 
 @dataclass(frozen=True)
 class KnowledgeBase:
-    """One knowledge base: where its files lie below the data folder and how the network calls it.
+    """One knowledge base: where its files are in the data folder, and its name in the network.
 
     ``retrieved`` may hold ``{dataset}`` (squad, record) and ``{split}`` (train, dev).
     """
 
     name: str            # prefix of the feature's column and of the network's parameters
-    label: str           # as people call it
-    vectors: str         # concept vectors: name and numbers, one concept a line
-    retrieved: str       # what retrieval found: a word -> concepts or an entity -> concepts file
+    label: str           # for people
+    vectors: str         # file of concept vectors: name and numbers, one concept per line
+    retrieved: str       # file of what retrieval found: word -> concepts or entity -> concepts
     key: str             # "word": concepts by lower-cased word; "entity": concepts by entity mention
-    max_concepts: int    # K: longest list of concepts of one word piece
+    max_concepts: int    # K: most concepts of one word piece
 
     @property
     def column(self) -> str:
@@ -148,7 +148,7 @@ class MemoryConfig:
     rows: int            # concepts + padding concept, rounded up
     width: int           # D, rounded up
     max_concepts: int    # K
-    concepts_sha256: str = ""    # digest of the concepts' names in the order of the rows; "" is not known
+    concepts_sha256: str = ""    # digest of the concepts' names in the order of the rows; "" if unknown
 
     @property
     def column(self) -> str:
@@ -158,13 +158,13 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class KTNetConfig:
-    """What shapes the network, and what its inputs mean; saved with every checkpoint."""
+    """The shape of the network and the meaning of its inputs; saved with every checkpoint."""
 
     bert: BertConfig
     memories: tuple[MemoryConfig, ...] = ()
     max_seq_len: int = MAX_SEQ_LEN
-    dataset: str = ""            # what it was trained on (squad, record); "" is not known
-    vocabulary_md5: str = ""     # of the vocabulary file, as in the manifest of features; "" is not known
+    dataset: str = ""            # what it was trained on (squad, record); "" if unknown
+    vocabulary_md5: str = ""     # of the vocabulary file, as in the manifest of features; "" if unknown
 
     @property
     def fused_width(self) -> int:
@@ -185,7 +185,7 @@ class KTNetConfig:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            InputError: a size is missing or cannot be; the message names ``source``.
+            InputError: a size is missing or invalid; the message names ``source``.
         """
         if not isinstance(values, dict) or not isinstance(values.get("memories"), list):
             raise InputError(f"{source}: not the sizes of a KT-NET checkpoint; they are written beside the .ckpt")
@@ -195,7 +195,7 @@ class KTNetConfig:
         meanings = {name: values.get(name, "") for name in ("dataset", "vocabulary_md5")}
         for name, value in meanings.items():
             if not isinstance(value, str):
-                raise InputError(f"{source}: {name} must be a text")
+                raise InputError(f"{source}: {name} must be a string")
         memories = tuple(read_fields(MemoryConfig, memory, f"{source}: memories[{number}]")
                          for number, memory in enumerate(values["memories"]))
         if len({memory.name for memory in memories}) < len(memories):
@@ -205,7 +205,7 @@ class KTNetConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How a passage is cut into features."""
+    """How a passage is split into features."""
 
     max_seq_len: int = MAX_SEQ_LEN
     doc_stride: int = DOC_STRIDE
@@ -214,7 +214,7 @@ class WindowConfig:
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """One column of a feature: its name, the shape of one sample (without the batch) and its NumPy dtype."""
+    """One column of a feature: name, shape of one sample (without the batch) and NumPy dtype."""
 
     name: str
     shape: tuple[int, ...]
@@ -225,7 +225,7 @@ def input_columns(memories: Sequence[MemoryConfig | KnowledgeBase],
                   max_seq_len: int = MAX_SEQ_LEN) -> tuple[FeatureColumn, ...]:
     """The network's inputs, in the order of its arguments, of the MindRecord columns and of the exported file.
 
-    This is the one feature table: conversion, dataset, network, export and the inference harness all read it.
+    This is the only feature table: conversion, dataset, network, export and the C++ program all read it.
     """
     return (FeatureColumn("input_mask", (max_seq_len,), "float32"),
             FeatureColumn("src_ids", (max_seq_len,), "int32"),
@@ -241,13 +241,13 @@ FIRST_UNIQUE_ID = 1000000000
 
 def feature_columns(memories: Sequence[MemoryConfig | KnowledgeBase], split: str,
                     max_seq_len: int = MAX_SEQ_LEN) -> tuple[FeatureColumn, ...]:
-    """All columns that a data set of ``split`` ("train" or "dev") yields: the inputs, then the labels."""
+    """All columns of a data set of ``split`` ("train" or "dev"): the inputs, then the labels."""
     return input_columns(memories, max_seq_len) + (TRAIN_LABELS if split == "train" else DEV_LABELS)
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What differs between the data sets before any code: names, files and the launchers' defaults."""
+    """What differs between the data sets: names, files and default hyper-parameters."""
 
     name: str                        # squad, record
     folder: str                      # below the data folder
@@ -272,7 +272,7 @@ SPLITS = ("train", "dev")
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Where every file lies below ``--data_url`` (the layout of the model zoo's data folder)."""
+    """The location of every file below ``--data_url`` (the layout of the model zoo's data folder)."""
 
     root: Path
 
@@ -281,9 +281,9 @@ class DataFolder:
         return self.root / task.folder / task.json_files[split]
 
     def tasks(self, dataset: str) -> list[TaskConfig]:
-        """The data sets that ``--dataset`` means: the one it names, or for "all" those that have a file here.
+        """The data sets selected by ``--dataset``: the one it names, or for "all" those that have a file here.
 
-        When none has, all are meant, so that whoever opens them says what is missing.
+        If none has, all are returned, so that opening them reports what is missing.
         """
         if dataset != "all":
             return [TASKS[dataset]]
@@ -292,11 +292,11 @@ class DataFolder:
         if present:
             for task in TASKS.values():
                 if task not in present:
-                    LOGGER.info("%s: no data set there, left out", self.root / task.folder)
+                    LOGGER.info("%s: no data set there, skipped", self.root / task.folder)
         return present or list(TASKS.values())
 
     def tagged_json(self, task: TaskConfig, split: str) -> Path:
-        """The data set with its named entities, written by the entities step beside the input."""
+        """The data set with its named entities, as the entities step writes it."""
         name = task.json_files[split]
         return self.root / task.folder / (name[: -len(".json")] + ".tagged.json")
 
@@ -346,9 +346,9 @@ def load_knowledge_bases(path: Path | str) -> tuple[KnowledgeBase, ...]:
             raise InputError(f"{path}: entry {number}: name {base.name[:40]!r} must be letters, digits and underscores")
         if re.search("[{}]", PLACEHOLDER.sub("", base.retrieved)):
             raise InputError(f"{path}: entry {number}: retrieved is {base.retrieved[:80]!r}; only {{dataset}} and "
-                             "{split} may stand in braces")
+                             "{split} may appear in braces")
         if "\0" in base.vectors + base.retrieved:
-            raise InputError(f"{path}: entry {number}: a path holds a null character")
+            raise InputError(f"{path}: entry {number}: a path contains a null character")
         bases.append(base)
     if len({base.name for base in bases}) < len(bases):
         raise InputError(f"{path}: two knowledge bases share a name")

@@ -1,4 +1,4 @@
-"""From MindRecord to batches: the dense columns of the feature table, padded to the batch's bucket."""
+"""MindRecord to batches: the dense columns of the feature table, padded to the length of the batch's bucket."""
 from __future__ import annotations
 
 import inspect
@@ -18,17 +18,17 @@ def feature_lengths(data_file: Path | str) -> np.ndarray:
     """Unpadded length of every feature of a converted file, in row order: int32 [N].
 
     Raises:
-        InputError: the file is not whole.
+        InputError: the file is incomplete.
     """
     open_converted(data_file)
     return np.load(ConvertedFiles(Path(data_file)).lengths)
 
 
 class BatchExpander:
-    """Turns the stored columns of a batch into dense columns of the smallest bucket that holds its longest feature.
+    """Expand the stored columns of a batch into dense columns of the smallest bucket that holds its longest feature.
 
     Args:
-        bases: knowledge bases whose columns are wanted.
+        bases: knowledge bases whose columns to yield.
         split: "train" or "dev".
         buckets: ascending lengths.
     """
@@ -38,16 +38,16 @@ class BatchExpander:
         self.expanders = [FeatureExpander(bases, split, bucket) for bucket in self.buckets]
         self.stored_names = list(self.expanders[0].stored_names)
         self.column_names = list(self.expanders[0].column_names)
-        # MindSpore counts the arguments of a batch function before it calls it.
+        # MindSpore inspects the signature of a batch function before calling it.
         names = [*self.stored_names, "batch_info"]
         self.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY)
                                                 for name in names])
 
     def __call__(self, *arguments: list) -> tuple[list[np.ndarray], ...]:
-        """``arguments``: a list of arrays for every stored column, then MindSpore's batch information."""
+        """Args are one list of arrays for each stored column, then MindSpore's batch information."""
         stored = arguments[:len(self.stored_names)]
         longest = max(map(self.expanders[0].length, stored[0]))
-        # A feature longer than every bucket goes to the last expander, which says what is wrong.
+        # A feature longer than every bucket goes to the last expander, which raises the error.
         bucket = min(int(bucket_of(np.array([longest]), self.buckets)[0]), len(self.buckets) - 1)
         features = [self.expanders[bucket](*feature) for feature in zip(*stored, strict=True)]
         return tuple(list(column) for column in zip(*features, strict=True))
@@ -59,29 +59,29 @@ def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_
                          parts: int = 1):
     """One epoch of training batches of one device.
 
-    Every step takes ``batch_size`` x ``parts`` features for each device from one bucket; the order depends on
-    (seed, epoch) alone.
+    Every step takes ``batch_size`` x ``parts`` features per device from one bucket; the order depends only on
+    (seed, epoch).
 
     Args:
         data_file: MindRecord file.
-        do_shuffle: random order, another for every epoch.
+        do_shuffle: random order, different in every epoch.
         device_num: devices that share the data.
-        rank: which of them this is.
+        rank: index of this device.
         batch_size: features of a step on one device.
         max_seq_len: length that all batches are padded to when there are no buckets.
         knowledge_bases: whose concepts are wanted.
         buckets: ascending lengths to pad to, the last one at least as long as the longest feature.
         seed: of the order.
         epoch: counts from 0.
-        first_step: steps of this epoch that are already done.
-        parts: batches whose gradients are accumulated to one step.
+        first_step: steps of this epoch to skip.
+        parts: batches whose gradients are accumulated into one step.
 
     Returns:
         A MindSpore dataset with the columns of ``src.config.feature_columns(knowledge_bases, "train")``, each
-        [B, ...]; int32 but for input_mask (float32).
+        [B, ...]; all int32 except input_mask (float32).
 
     Raises:
-        InputError: the file is not whole.
+        InputError: the file is incomplete.
     """
     buckets = tuple(buckets or (max_seq_len,))
     rows = plan_device_rows(data_file, buckets, batch_size, do_shuffle, device_num, rank, seed, epoch, first_step,
@@ -92,7 +92,7 @@ def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_
 def plan_device_rows(data_file: Path | str, buckets: Sequence[int], batch_size: int, do_shuffle: bool = True,
                      device_num: int = 1, rank: int = 0, seed: int = 45, epoch: int = 0, first_step: int = 0,
                      parts: int = 1) -> np.ndarray:
-    """Which features the batches of :func:`create_train_dataset` hold: int64 [batches, B], row numbers of the file."""
+    """Row numbers of the features in each batch of :func:`create_train_dataset`: int64 [batches, B]."""
     steps = plan_training_epoch(feature_lengths(data_file), buckets, batch_size * device_num * parts, seed, epoch,
                                 do_shuffle)
     return steps[first_step:].reshape(-1, device_num, batch_size)[:, rank]
@@ -101,7 +101,7 @@ def plan_device_rows(data_file: Path | str, buckets: Sequence[int], batch_size: 
 def create_dev_dataset(data_file: Path | str, do_shuffle: bool = False, batch_size: int = 1,
                        max_seq_len: int = MAX_SEQ_LEN, knowledge_bases: Bases = KNOWLEDGE_BASES,
                        buckets: Sequence[int] | None = None, seed: int = 45):
-    """Every feature of a dev file once; a partial batch stays partial, and none is dropped.
+    """Yield every feature of a dev file once; the last batch may be partial, and no feature is dropped.
 
     Args:
         data_file: MindRecord file.
@@ -109,14 +109,14 @@ def create_dev_dataset(data_file: Path | str, do_shuffle: bool = False, batch_si
         batch_size: features of a batch.
         max_seq_len: length that all batches are padded to when there are no buckets.
         knowledge_bases: whose concepts are wanted.
-        buckets: ascending lengths to pad to; batches then come bucket by bucket, and the last of each may be partial.
+        buckets: ascending lengths to pad to; batches are then grouped by bucket, and the last of each may be partial.
         seed: of the random order.
 
     Returns:
         A MindSpore dataset with the columns of ``src.config.feature_columns(knowledge_bases, "dev")``, each [B, ...].
 
     Raises:
-        InputError: the file is not whole.
+        InputError: the file is incomplete.
     """
     buckets = tuple(buckets or (max_seq_len,))
     batches = plan_evaluation(feature_lengths(data_file), buckets, batch_size, seed if do_shuffle else None)
@@ -129,7 +129,7 @@ def _pipeline(data_file: Path | str, batches: Sequence[np.ndarray], expander: Ba
 
     sizes = [len(rows) for rows in batches]
     rows = [int(row) for batch in batches for row in batch]
-    most = len(feature_lengths(data_file))       # MindRecord hands out no more rows at a time than it has
+    most = len(feature_lengths(data_file))       # a sampler may not ask for more rows than the file has
     parts = [ds.MindDataset(str(data_file), columns_list=expander.stored_names, num_parallel_workers=1,
                             sampler=ds.SubsetSampler(rows[first:first + most]))
              for first in range(0, len(rows), most)]

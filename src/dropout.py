@@ -1,8 +1,8 @@
 """Dropout that gives the same masks for the same seed, step and layer.
 
-MindSpore's own dropout kernel on CPU differs from run to run whatever the seed is, so a killed training could not be
-resumed to the same weights. On CPU the masks are therefore rows of a constant pool, picked by a hash of the row, the
-layer and the step: no state at all, and cheaper than drawing new numbers.
+MindSpore's dropout kernel for CPU differs from run to run whatever the seed, so that a resumed training would not reach
+the same weights. On CPU the masks are therefore rows of a constant pool, chosen by a hash of row, layer and step: this
+needs no state and is cheaper than drawing new numbers.
 """
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def mask_pool(rate: float, width: int, seed: int) -> Tensor:
 
 @ops.constexpr(check=False)
 def constant_pool(rate: float, width: int, seed: int) -> Tensor:
-    """The masks as a constant of the graph that is being compiled; cutting a wider pool would copy it in every step."""
+    """The masks as a constant of the graph being compiled (slicing a wider pool would copy it in every step)."""
     return mask_pool(rate, width, seed)
 
 
 class StatelessDropout(nn.Cell):
-    """Dropout whose mask depends on (seed, layer, step, row) alone.
+    """Dropout whose mask depends only on (seed, layer, step, row).
 
     Args:
         rate: probability of dropping an element.
         layer: number of this dropout in the network; different layers draw different masks.
-        seed: seed of the pool, which all layers of a width share.
+        seed: seed of the pool, shared by all layers of the same width.
     """
 
     def __init__(self, rate: float, layer: int, seed: int) -> None:
@@ -50,8 +50,11 @@ class StatelessDropout(nn.Cell):
         return inputs * ops.gather(pool, picked, 0).reshape(inputs.shape).astype(inputs.dtype)
 
     def mask(self, rows: int, width: int, step: Tensor) -> tuple[Tensor, Tensor]:
-        """The mask of a tensor [rows, width]: a pool of rows, float32 [P, W] of 0 where an element is dropped and
-        1 / (1 - rate) elsewhere, and the row of the pool for each row, int32 [rows].
+        """The mask of a tensor [rows, width].
+
+        Returns:
+            The pool, float32 [P, W], 0 where an element is dropped and 1 / (1 - rate) elsewhere, and for each row of
+            the tensor its row in the pool, int32 [rows].
         """
         slope = (step * 2027 + self.layer * 733) % POOL_ROWS
         shift = (step * 1361 + self.layer * 3319) % POOL_ROWS
@@ -61,7 +64,7 @@ class StatelessDropout(nn.Cell):
 
 
 class DeviceDropout(nn.Cell):
-    """MindSpore's own dropout, for GPU and Ascend; takes the step only to look like the stateless one."""
+    """MindSpore's own dropout, for GPU and Ascend; ignores the step, which it takes for the same interface."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -76,7 +79,7 @@ class NoDropout(nn.Cell):
     """Dropout at inference: nothing is dropped."""
 
     def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
-        """Return ``inputs`` as they are."""
+        """Return ``inputs`` unchanged."""
         return inputs
 
     def mask(self, rows: int, width: int, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,10 +88,10 @@ class NoDropout(nn.Cell):
 
 
 class DropoutFactory:
-    """Makes the dropouts of one network, each with a layer number of its own.
+    """Create the dropouts of one network, each with its own layer number.
 
     Args:
-        is_training: whether anything is dropped at all.
+        is_training: False makes every dropout a no-op.
         seed: seed of the masks (CPU).
     """
 

@@ -102,7 +102,7 @@ def test_a_checkpoint_of_the_other_data_set_is_refused(tmp_path):
     ("memories.0.rows", "many", "rows must be a positive whole number"),
     ("memories.1.name", "wn", "two memories share a name"),
     ("memories", 3, "not the sizes of a KT-NET"),
-    ("dataset", 3, "dataset must be a text")])
+    ("dataset", 3, "dataset must be a string")])
 def test_sizes_that_no_longer_fit_are_refused(tmp_path, place, value, message):
     path = tmp_path / "KTNET_squad-1_1.ckpt"
     make_checkpoint(path, TINY)
