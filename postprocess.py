@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = PostprocessSettings.parse(argv)
     set_up_logging()
     harness, results = settings.harness, settings.results
-    result = postprocess(harness.predict_mindrecord_file, harness.dataset, harness.preprocess_path,
+    result = postprocess(harness.predict_mindrecord_file, harness.dataset, harness.inputs,
                          results.result_path, results.output_path, settings.decoding.save_logits,
                          ignore_padding=results.ignore_padding, **settings.decoding.choices())
     print(json.dumps(result))

@@ -152,6 +152,8 @@ def check_training(settings: TrainingSettings) -> None:
                  "make it with src/bert_ms_format.py, or start from a KT-NET checkpoint with --init_checkpoint")
     if job.init_checkpoint is not None:
         need(job.init_checkpoint, "init_checkpoint", "give a KT-NET checkpoint")
+    if job.load_checkpoint_path is not None and not job.do_train:
+        need(job.load_checkpoint_path, "load_checkpoint_path", "give a KT-NET checkpoint")
     if job.do_predict or job.do_val:
         check_features(settings, "dev")
     if job.do_train:

@@ -7,6 +7,7 @@ Imports no MindSpore.
 """
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -42,6 +43,7 @@ AS_CONVERTED = dict.fromkeys(("do_lower_case", "max_seq_len", "doc_stride", "max
 AS_CHECKPOINT = dict.fromkeys(("use_wordnet", "use_nell"), "as the checkpoint")
 DatasetName = Literal["squad", "record"]
 VOCABULARY, BERT_CONFIG = "vocab.txt", "bert_config.json"
+LABEL_FOLDER = re.compile(r"\d\d_data")
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,8 @@ class JobSettings:
         help="pretrained encoder, from src/bert_ms_format.py [cased_L-24_H-1024_A-16/roberta.ckpt]")
     init_checkpoint: Path | None = flag(None, "KT-NET checkpoint to start from (the second stage starts from the "
                                               "frozen first)")
+    load_checkpoint_path: Path | None = flag(None, "KT-NET checkpoint that is evaluated with --do_train False "
+                                                   "--do_predict True [init_checkpoint]")
     do_val: bool = flag(False, "evaluate after every epoch and keep the best checkpoint as KTNET_*-best.ckpt")
     resume: bool = flag(False, "go on with the training in the checkpoint folder, if there is one")
     force_memory: bool = flag(False, "train even if the estimate of memory exceeds what is there")
@@ -231,7 +235,7 @@ class ModelArtsSettings:
     title: ClassVar[str] = "ModelArts"
 
     is_modelarts: bool = flag(False, "run as a ModelArts job: --data_url is copied from object storage first")
-    save_url: str | None = flag(None, "where ModelArts wants the results")
+    save_url: str | None = flag(None, "where ModelArts wants the results", aliases=["train_url"])
     log_url: str | None = flag(None, "where ModelArts wants the logs")
 
 
@@ -269,6 +273,10 @@ class EvaluationSettings(NetworkRunSettings):
 
     prog: ClassVar[str] = "run_KTNET_{task.name}_eval.py"
     description: ClassVar[str] = "Evaluate KT-NET on {task.folder}."
+    no_effect: ClassVar = {
+        JobSettings: ("do_train", "do_predict", "train_file", "train_mindrecord_file", "load_pretrain_checkpoint_path",
+                      "save_steps", "save_finetune_checkpoint_path"),
+        Recipe: ("freeze", "weight_decay", "warmup_proportion", "learning_rate", "epoch", "random_seed")}
 
     task: TaskConfig
     run: RunSettings = group()
@@ -454,7 +462,7 @@ class ExportSettings(Settings):
     description: ClassVar[str] = "Export a KT-NET checkpoint for inference elsewhere."
 
     device: DeviceSettings = group()
-    checkpoint: CheckpointSettings = group()
+    checkpoint: CheckpointSettings = group(aliases={"load_checkpoint_path": "ckpt_file"})
     file: ExportFileSettings = group()
 
 
@@ -476,6 +484,12 @@ class HarnessSettings:
         """The data set."""
         return TASKS[self.dataset]
 
+    @property
+    def inputs(self) -> Path:
+        """The folder of the inputs; the older port's --label_dir named one of the folders in it, 06_data."""
+        is_label_folder = LABEL_FOLDER.fullmatch(self.preprocess_path.name)
+        return self.preprocess_path.parent if is_label_folder else self.preprocess_path
+
 
 @dataclass(frozen=True)
 class MemorySelection:
@@ -494,7 +508,8 @@ class PreprocessSettings(Settings):
     prog: ClassVar[str] = "preprocess.py"
     description: ClassVar[str] = "Write dev features as raw files for the 310 harness."
 
-    harness: HarnessSettings = group()
+    harness: HarnessSettings = group(aliases={"predict_mindrecord_file": "eval_data_file_path",
+                                              "preprocess_path": "result_path"})
     memories: MemorySelection = group()
 
 
@@ -517,9 +532,9 @@ class PostprocessSettings(Settings):
     prog: ClassVar[str] = "postprocess.py"
     description: ClassVar[str] = "Turn the 310 harness's results into answers."
 
-    harness: HarnessSettings = group()
+    harness: HarnessSettings = group(aliases={"preprocess_path": "label_dir"})
     decoding: DecodingSettings = group()
-    results: ResultSettings = group()
+    results: ResultSettings = group(aliases={"result_path": "result_dir"})
 
 
 @dataclass(frozen=True)

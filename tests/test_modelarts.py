@@ -75,3 +75,6 @@ def test_what_is_missing_is_said(tmp_path, copies, monkeypatch):
     monkeypatch.setitem(sys.modules, "moxing", None)
     with pytest.raises(InputError, match="moxing"):
         modelarts.fetch_data(tmp_path / "obs", "obs://there", Devices())
+    monkeypatch.setitem(sys.modules, "moxing", types.ModuleType("moxing"))
+    with pytest.raises(InputError, match="the package moxing at .* is not Huawei's"):
+        modelarts.fetch_data(tmp_path / "obs", "obs://there", Devices())

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import shlex
 import typing
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import pytest
 from src import settings as all_settings
 from src.config import RECORD, SQUAD
 from src.prepare import as_converted
-from src.settings import AS_CONVERTED, EvaluationSettings, PostprocessSettings, PredictionSettings, TrainingSettings
+from src.settings import (
+    AS_CONVERTED,
+    EvaluationSettings,
+    ExportSettings,
+    PostprocessSettings,
+    PredictionSettings,
+    PreprocessSettings,
+    TrainingSettings,
+)
 from utils.args import Settings, declared
 from utils.util import InputError
 
@@ -108,3 +117,55 @@ def test_a_flag_that_cannot_be_used_is_one_line(cls, argv, said, capsys):
         cls.parse(argv, SQUAD if cls in OF_ONE_TASK else None)
     lines = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and len(lines) == 1 and said in lines[0]
+
+
+# --- commands of the model zoo and of the older port ---
+
+SEED_EVALUATION = shlex.split("""--device_target CPU --device_id 0 --batch_size 4 --do_train True --do_predict False
+    --do_lower_case False --init_pretraining_params a --load_pretrain_checkpoint_path a --load_checkpoint_path b
+    --train_file c --predict_file d --train_mindrecord_file e --predict_mindrecord_file f --vocab_path g
+    --bert_config_path h --freeze False --save_steps 1 --weight_decay 0.1 --warmup_proportion 0.1 --learning_rate 0.1
+    --epoch 1 --max_seq_len 384 --doc_stride 128 --wn_concept_embedding_path i --nell_concept_embedding_path j
+    --use_wordnet True --use_nell True --random_seed 45 --save_finetune_checkpoint_path k --data_url l
+    --is_modelarts False --checkpoints m""")
+
+
+def test_an_evaluation_takes_the_flags_of_the_model_zoo_and_says_which_have_no_effect(caplog):
+    settings = EvaluationSettings.parse(SEED_EVALUATION, RECORD)
+    assert settings.checkpoint.load_checkpoint_path == Path("b") and settings.run.batch_size == 4
+    assert settings.run.predict_mindrecord_file == Path("f") and "epoch" not in settings.given
+    line, = caplog.messages
+    assert line.startswith("run_KTNET_record_eval.py: no effect here, only training reads --do_train, --do_predict,")
+    assert line.count("--") == 13 and "--epoch" in line and "--use_nell" not in line      # two names of one file
+    with pytest.raises(SystemExit):
+        EvaluationSettings.parse(["--load_checkpoint_path", "b", "--epoch", "many"], RECORD)
+    with pytest.raises(SystemExit):
+        EvaluationSettings.parse(["--load_checkpoint_path", "b", "--resume", "True"], RECORD)
+
+
+def test_the_older_port_s_names_are_aliases():
+    assert ExportSettings.parse(["--dataset", "squad", "--ckpt_file", "a"]).checkpoint.load_checkpoint_path == Path("a")
+    assert TrainingSettings.parse(["--train_url", "obs://out"], SQUAD).modelarts.save_url == "obs://out"
+    harness = PreprocessSettings.parse(["--dataset", "squad", "--eval_data_file_path", "d.mindrecord",
+                                        "--result_path", "inputs"]).harness
+    assert (harness.predict_mindrecord_file, harness.preprocess_path) == (Path("d.mindrecord"), Path("inputs"))
+    after = PostprocessSettings.parse(["--dataset", "squad", "--label_dir", "inputs/06_data", "--result_dir", "out"])
+    assert (after.harness.inputs, after.results.result_path) == (Path("inputs"), Path("out"))
+    assert PostprocessSettings.parse(["--dataset", "squad", "--preprocess_path", "in"]).harness.inputs == Path("in")
+
+
+@pytest.mark.parametrize(("flags", "evaluated"), [
+    (["--load_checkpoint_path", "b.ckpt", "--init_checkpoint", "a.ckpt"], "b.ckpt"),
+    (["--init_checkpoint", "a.ckpt"], "a.ckpt"), ([], None)])
+def test_without_training_the_checkpoint_that_was_named_is_evaluated(monkeypatch, flags, evaluated):
+    loop = pytest.importorskip("src.training.loop")
+    done = []
+    monkeypatch.setattr(loop, "evaluate_checkpoint", lambda settings, output: done.append(settings))
+    settings = TrainingSettings.parse(["--device_target", "CPU", "--do_train", "False", "--do_predict", "True", *flags],
+                                      SQUAD)
+    if evaluated is None:
+        with pytest.raises(InputError, match="give the checkpoint by --load_checkpoint_path"):
+            loop.run_training(settings)
+    else:
+        loop.run_training(settings)
+        assert [str(one.checkpoint.load_checkpoint_path) for one in done] == [evaluated]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from src.config import TaskConfig
+from utils.util import LOGGER
 
 S = TypeVar("S", bound="Settings")
 
@@ -169,16 +170,19 @@ class Group:
 
     defaults: Mapping[str, Any]
     left_out: Mapping[str, str]
+    aliases: Mapping[str, str]
 
 
-def group(left_out: Mapping[str, str] | None = None, **defaults: Any) -> Any:
+def group(left_out: Mapping[str, str] | None = None, aliases: Mapping[str, str] | None = None,
+          **defaults: Any) -> Any:
     """Declare a field of :class:`Settings` whose class declares flags.
 
     Args:
         left_out: for flags that are not what their default says when they are left out: what they are then.
+        aliases: flag -> a further name that it has in this script.
         defaults: for flags with another default in this script.
     """
-    return dataclasses.field(kw_only=True, metadata={"group": Group(defaults, left_out or {})})
+    return dataclasses.field(kw_only=True, metadata={"group": Group(defaults, left_out or {}, aliases or {})})
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,9 @@ def declared(cls: type, task: TaskConfig | None = None) -> Iterator[Declared]:
         if "group" in item.metadata:
             here: Group = item.metadata["group"]
             for inner in declared(hints[item.name], task):
+                aliases = (*inner.flag.aliases, *(here.aliases[name] for name in [inner.name] if name in here.aliases))
                 yield dataclasses.replace(inner, default=here.defaults.get(inner.name, inner.default),
+                                          flag=dataclasses.replace(inner.flag, aliases=aliases),
                                           left_out=here.left_out.get(inner.name))
         elif "flag" in item.metadata:
             said: Flag = item.metadata["flag"]
@@ -215,6 +221,7 @@ class Settings:
 
     prog: ClassVar[str] = ""
     description: ClassVar[str] = ""
+    no_effect: ClassVar[Mapping[type, tuple[str, ...]]] = {}       # class -> its flags that are accepted and not read
 
     task: TaskConfig | None = None                 # of a script for one data set
     given: frozenset[str] = frozenset()            # names of the flags that the user gave
@@ -229,17 +236,33 @@ class Settings:
             if one.title not in groups:
                 groups[one.title] = parser.add_argument_group(one.title)
             add_flag(groups[one.title], one, task)
+        if cls.no_effect:
+            accepted = list(cls.unread(task))
+            target = parser.add_argument_group("no effect here", "accepted, as training has them: " + ", ".join(
+                f"--{name}" for one in accepted for name in (one.name, *one.flag.aliases)))
+            for one in accepted:
+                add_flag(target, dataclasses.replace(one, flag=dataclasses.replace(one.flag, help=argparse.SUPPRESS)))
         return parser
+
+    @classmethod
+    def unread(cls, task: TaskConfig | None = None) -> Iterator[Declared]:
+        """The flags that are accepted without an effect."""
+        for owner, names in cls.no_effect.items():
+            yield from (one for one in declared(owner, task) if one.name in names)
 
     @classmethod
     def parse(cls: type[S], argv: Sequence[str] | None, task: TaskConfig | None = None) -> S:
         """Read the command line; a flag that cannot be used ends the program with one line and exit code 2."""
         parser = cls.parser(task)
         given = vars(parser.parse_args(argv))
+        ignored = [one.name for one in cls.unread(task) if one.name in given]
+        if ignored:
+            LOGGER.warning("%s: no effect here, only training reads %s", parser.prog, ", ".join(
+                f"--{name}" for name in ignored))
         missing = [f"--{one.name}" for one in declared(cls, task) if one.default is MISSING and one.name not in given]
         if missing:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
-        return cls.of(given, task)
+        return cls.of({name: value for name, value in given.items() if name not in ignored}, task)
 
     @classmethod
     def of(cls: type[S], given: Mapping[str, Any], task: TaskConfig | None = None) -> S:
@@ -272,7 +295,7 @@ class Settings:
         return change(self, derived)
 
 
-def add_flag(target: argparse._ArgumentGroup, one: Declared, task: TaskConfig | None) -> None:
+def add_flag(target: argparse._ArgumentGroup, one: Declared, task: TaskConfig | None = None) -> None:
     """Add a flag to a parser."""
     options: dict[str, Any] = {}
     if one.type.is_switch:
@@ -282,7 +305,9 @@ def add_flag(target: argparse._ArgumentGroup, one: Declared, task: TaskConfig | 
         if one.type.is_list:
             options["action"] = "append"
     text = one.flag.help if task is None else one.flag.help.format(task=task)
-    if one.default is MISSING:
+    if text == argparse.SUPPRESS:
+        pass
+    elif one.default is MISSING:
         text += " (required)"
     elif one.left_out is not None:
         text += f" [{one.left_out}]"

@@ -17,6 +17,9 @@ def _moxing() -> Any:
     except ImportError:
         raise InputError("--is_modelarts True: the package moxing is missing; it is there only in ModelArts images; "
                          "leave the flag out elsewhere") from None
+    if not hasattr(moxing, "file"):
+        raise InputError(f"--is_modelarts True: the package moxing at {getattr(moxing, '__file__', None)} is not "
+                         "Huawei's, it has no moxing.file; remove it and run in a ModelArts image")
     return moxing
 
 

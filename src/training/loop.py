@@ -265,14 +265,17 @@ def run_training(settings: TrainingSettings) -> None:
     job, device = settings.job, settings.device
     devices = set_up_device(device.device_target, device.device_id, job.device_num if job.is_distribute else None)
     settings = with_fetched_data(settings, devices)
-    checkpoint = job.init_checkpoint
+    checkpoint = job.load_checkpoint_path or job.init_checkpoint
     if job.do_train:
+        if job.load_checkpoint_path is not None:
+            LOGGER.warning("--load_checkpoint_path: no effect with --do_train True; --init_checkpoint is what a "
+                           "training starts from")
         check_unlocked(settings.job.save_finetune_checkpoint_path, settings.task.name)
         settings, manifest = prepare_features(settings, "train")
         checkpoint = train(settings, manifest, devices)
     if job.do_predict and devices.is_first:
         if checkpoint is None:
-            raise InputError("--do_predict True with --do_train False: give the checkpoint by --init_checkpoint")
+            raise InputError("--do_predict True with --do_train False: give the checkpoint by --load_checkpoint_path")
         evaluate_checkpoint(settings.evaluation(checkpoint), settings.run.checkpoints)
     if settings.modelarts.save_url and settings.modelarts.is_modelarts and devices.is_first:
         send_results(settings.run.checkpoints, settings.job.save_finetune_checkpoint_path,

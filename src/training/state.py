@@ -29,7 +29,8 @@ FREE_FLAGS = frozenset({"resume", "device_id", "do_train", "do_predict", "do_val
                         "predict_mindrecord_file", "train_file", "train_mindrecord_file", "n_best_size",
                         "max_answer_length", "null_score_diff_threshold", "save_logits", "save_url", "log_url",
                         "is_modelarts", "force_memory", "bert_config_path", "vocab_path", "init_checkpoint",
-                        "load_pretrain_checkpoint_path", "wn_concept_embedding_path", "nell_concept_embedding_path"})
+                        "load_pretrain_checkpoint_path", "load_checkpoint_path", "wn_concept_embedding_path",
+                        "nell_concept_embedding_path"})
 
 
 class TrainingState:
