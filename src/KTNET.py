@@ -9,7 +9,9 @@ from mindspore import Tensor, nn, ops
 
 from src.bert import BertModel, EmbeddingLookup, EncoderLayer
 from src.config import KTNetConfig
-from src.cpu.encoder import fastest_layer_class
+from src.cpu import kernels as cpu_kernels
+from src.cpu.encoder import FusedEncoderLayer
+from src.cpu.memory import FusedMemoryLayer
 from src.dropout import DropoutFactory
 from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
 
@@ -28,22 +30,26 @@ class KTNET(nn.Cell):
         is_training: whether dropout is on.
         compute_type: type of the matrix products; float16 on GPU and Ascend.
         seed: seed of the dropout masks.
-        layer_class: how the encoder's layers are computed; None: the fastest way on the device.
+        use_kernels: whether layers are computed by the kernels of :mod:`src.cpu`; None: where they can be.
     """
 
     def __init__(self, config: KTNetConfig, tables: Mapping[str, np.ndarray] | None = None, is_training: bool = False,
                  compute_type: ms.Type = ms.float32, seed: int = 0,
-                 layer_class: type[EncoderLayer] | None = None) -> None:
+                 use_kernels: bool | None = None) -> None:
         super().__init__()
         bert, std, tables = config.bert, config.bert.initializer_range, tables or {}
         dropouts = DropoutFactory(is_training, seed)
         self.first_step = Tensor(0, ms.int32)
-        self.bert = BertModel(bert, dropouts, compute_type, layer_class or fastest_layer_class(compute_type))
+        if use_kernels is None:
+            use_kernels = compute_type == ms.float32 and cpu_kernels.available()
+        encoder_layer, memory_layer = (FusedEncoderLayer, FusedMemoryLayer) if use_kernels else (
+            EncoderLayer, MemoryLayer)
+        self.bert = BertModel(bert, dropouts, compute_type, encoder_layer)
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))
             embedding = EmbeddingLookup(table, requires_grad=False)    # the concept vectors stay as they are (paper)
-            layer = MemoryLayer(bert.hidden_size, memory.width, std, compute_type)
+            layer = memory_layer(bert.hidden_size, memory.width, std, compute_type)
             setattr(self, f"embedding_{memory.name}", embedding)
             setattr(self, f"MemoryLayer_{memory.name}", layer)
             self.embeddings.append(embedding)
@@ -78,8 +84,8 @@ class KTNET(nn.Cell):
         parts = (hidden,)
         for number, ids in enumerate(concept_ids):
             ids = ids.reshape((-1, ids.shape[2]))                                          # [B*S, K]
-            concepts = self.embeddings[number](ids)                                        # [B*S, K, D]
-            parts = parts + (self.memories[number](hidden, ids, concepts),)                # [B*S, D]
+            table = self.embeddings[number].embedding_table                                # [R, D]
+            parts = parts + (self.memories[number](hidden, ids, table),)                   # [B*S, D]
         fused = ops.concat(parts, 1) if len(parts) > 1 else hidden                         # [B*S, U]
         fused = fused.reshape((-1, input_mask.shape[1], fused.shape[1]))                   # [B, S, U]
         attention = self.TriLinearTwoTimeSelfAttentionLayer(fused, input_mask)             # [B, S, S]

@@ -33,24 +33,31 @@ class MemoryLayer(nn.Cell):
         self.product_transposed = ops.BatchMatMul(transpose_b=True)
 
     def attend(self, hidden: Tensor, concept_ids: Tensor, concepts: Tensor) -> Tensor:
-        """Attention weights: float32 [T, 1, 1 + K], the sentinel's first (arguments as for construct)."""
+        """Attention weights: float32 [T, 1, 1 + K], the sentinel's first.
+
+        Args:
+            hidden: float32 [T, H], the encoder's output.
+            concept_ids: int32 [T, K].
+            concepts: float32 [T, K, D], the concepts' vectors.
+        """
         query = ops.expand_dims(self.dense_1(hidden), 1)                                   # [T, 1, D]
         empty = ops.expand_dims(ops.equal(concept_ids, 0).astype(ms.float32), 1)           # [T, 1, K]
         scores = self.product_transposed(query, concepts) + empty * NO_CONCEPT_SCORE       # [T, 1, K]
         sentinel_score = ops.reduce_sum(query * self.sentinel, 2).reshape((-1, 1, 1))      # [T, 1, 1]
         return ops.softmax(ops.concat((sentinel_score, scores), 2), -1)                    # [T, 1, 1 + K]
 
-    def construct(self, hidden: Tensor, concept_ids: Tensor, concepts: Tensor) -> Tensor:
+    def construct(self, hidden: Tensor, concept_ids: Tensor, table: Tensor) -> Tensor:
         """Read the memory.
 
         Args:
             hidden: float32 [T, H], the encoder's output.
             concept_ids: int32 [T, K]; 0 is no concept, and concepts come first.
-            concepts: float32 [T, K, D], the concepts' vectors.
+            table: float32 [R, D], the vectors of all concepts.
 
         Returns:
             float32 [T, D].
         """
+        concepts = ops.gather(table, concept_ids, 0)                                       # [T, K, D]
         attention = self.attend(hidden, concept_ids, concepts)                             # [T, 1, 1 + K]
         read = self.product(attention[:, :, 1:], concepts)                                 # [T, 1, D]
         read = read + attention[:, :, :1] * self.sentinel                                  # [T, 1, D]

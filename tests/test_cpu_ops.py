@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,9 +17,11 @@ from mindspore import Tensor, nn, ops  # noqa: E402
 from src.bert import EncoderLayer, Gelu  # noqa: E402
 from src.config import BertConfig  # noqa: E402
 from src.cpu import kernels as cpu_kernels  # noqa: E402
-from src.cpu.encoder import FusedEncoderLayer, fastest_layer_class  # noqa: E402
-from src.cpu.ops import AddNorm, BiasGelu, MaskedSoftmax, SplitHeads  # noqa: E402
+from src.cpu.encoder import FusedEncoderLayer  # noqa: E402
+from src.cpu.memory import FusedMemoryLayer  # noqa: E402
+from src.cpu.ops import AddNorm, BiasGelu, FusedAttention, ReadMemory  # noqa: E402
 from src.dropout import DropoutFactory  # noqa: E402
+from src.layers import MemoryLayer  # noqa: E402
 
 torch = pytest.importorskip("torch")
 needs_kernels = pytest.mark.skipif(cpu_kernels.library() is None, reason="no C++ compiler: no kernels to test")
@@ -100,27 +103,91 @@ def test_dropout_residual_and_layer_normalisation(shape, for_all, offset):
 
 
 @needs_kernels
-def test_heads():
-    random = np.random.RandomState(2)
-    rows, bias = random.randn(2 * 9, 3 * 5).astype(np.float32), random.randn(3 * 5).astype(np.float32)
-    check(SplitHeads(3, 5), lambda rows, bias, mask: (rows + bias).reshape(2, 9, 3, 5).transpose(1, 2),
-          [rows, bias, np.zeros((2, 9), np.float32)], 2, random)
+@pytest.mark.parametrize("for_all", [False, True])
+@pytest.mark.parametrize(("length", "heads", "width"), [(9, 3, 5), (64, 1, 16), (70, 2, 33), (150, 2, 64)])
+def test_attention(length, heads, width, for_all):
+    """Below, at and above a block of queries; widths and lengths that are no multiple of a vector register's."""
+    random = np.random.RandomState(3)
+    query, key, value = random.randn(3, 2 * length, heads * width).astype(np.float32)
+    biases = random.randn(3, heads * width).astype(np.float32)
+    mask = np.where(np.arange(length) < np.array([[length - 2], [4]]), 0.0, -10000.0).astype(np.float32)
+    pool, picked = dropout_mask(random, 2 * heads * length, length, for_all)
+
+    def attend(query, key, value, query_bias, key_bias, value_bias, mask, pool, picked):
+        query, key, value = (rows.reshape(2, length, heads, width).transpose(1, 2) for rows in (
+            query + query_bias, key + key_bias, value + value_bias))
+        kept = pool[picked].reshape((1, 1, 1, length) if for_all else (2, heads, length, length))
+        weights = torch.softmax(0.25 * query @ key.transpose(2, 3) + mask[:, None, None], -1) * kept
+        return (weights @ value).transpose(1, 2).reshape(2 * length, heads * width)
+
+    check(FusedAttention(heads, 0.25), attend, [query, key, value, *biases, mask, pool, picked], 6, random,
+          forward=1e-5, backward=1e-4)
 
 
 @needs_kernels
-@pytest.mark.parametrize("for_all", [False, True])
-@pytest.mark.parametrize("length", [9, 40])
-def test_softmax_with_mask_and_dropout(length, for_all):
-    random = np.random.RandomState(3)
-    scores = (5 * random.randn(2, 3, length, length)).astype(np.float32)
-    mask = np.where(np.arange(length) < np.array([[length - 2], [4]]), 0.0, -10000.0).astype(np.float32)
-    pool, picked = dropout_mask(random, 6 * length, length, for_all)
+@pytest.mark.parametrize("masked", [0.0, -10000.0])
+def test_attention_forgets_what_was_in_its_scratch_memory(masked):
+    """The last block of queries is shorter than those before it; keys of a whole sample may be masked alike."""
+    random = np.random.RandomState(5)
+    query, key, value, dout = random.randn(4, 3 * 67, 8).astype(np.float32)
+    inputs = [Tensor(array) for array in (query, key, value, *np.zeros((3, 8), np.float32),
+                                          np.full((3, 67), masked, np.float32), np.ones((1, 67), np.float32),
+                                          np.zeros(1, np.int32))]
+    cell = FusedAttention(2, 1.0)
+    together = [cell(*inputs), *ops.grad(Weighted(cell, dout), (0, 1, 2))(*inputs)]
+    for sample in range(3):
+        rows = slice(67 * sample, 67 * sample + 67)
+        alone = [Tensor(array.asnumpy()[rows]) for array in inputs[:3]] + inputs[3:6] + [inputs[6][:1], *inputs[7:]]
+        found = [cell(*alone), *ops.grad(Weighted(cell, dout[rows]), (0, 1, 2))(*alone)]
+        for one, all_of_them in zip(found, together, strict=True):
+            np.testing.assert_array_equal(one.asnumpy(), all_of_them.asnumpy()[rows])
 
-    def attend(scores, mask, pool, picked):
-        return torch.softmax(0.25 * scores + mask[:, None, None], -1) * pool[picked].reshape(
-            scores.shape if len(picked) > 1 else (1, 1, 1, length))
 
-    check(MaskedSoftmax(0.25), attend, [scores, mask, pool, picked], 1, random)
+def memory_inputs(random, tokens=45, width=13, most=6, rows=30):
+    """p, sentinel, ids with none, some and all places taken, vectors."""
+    counts = random.randint(0, most + 1, tokens)
+    ids = np.where(np.arange(most) < counts[:, None], random.randint(1, rows, (tokens, most)), 0).astype(np.int32)
+    ids[0], ids[1] = 0, np.arange(1, most + 1)
+    return (random.randn(tokens, width).astype(np.float32), random.randn(width).astype(np.float32), ids,
+            random.randn(rows, width).astype(np.float32))
+
+
+@needs_kernels
+def test_memory():
+    random = np.random.RandomState(6)
+    inputs = memory_inputs(random)
+
+    def read(projected, sentinel, ids, table):
+        rows = torch.cat([sentinel.expand(len(ids), 1, -1), table[ids]], 1)
+        scores = (rows * projected[:, None]).sum(-1)
+        empty = torch.cat([torch.zeros_like(ids[:, :1]), ids == 0], 1)
+        weights = torch.softmax(scores.masked_fill(empty.bool(), -torch.inf), -1)
+        return (weights[..., None] * rows).sum(1) * (ids[:, :1] > 0)
+
+    check(ReadMemory(), read, list(inputs), 2, random)
+
+
+@needs_kernels
+def test_the_fused_memory_layer_is_the_plain_one():
+    """Same parameters, same results and gradients; an id that is none of the vectors' reads nothing beyond them."""
+    random = np.random.RandomState(7)
+    _, _, ids, table = memory_inputs(random)
+    hidden, dout = (Tensor(random.randn(45, size).astype(np.float32)) for size in (8, 13))
+    layers = [kind(8, 13, 0.5) for kind in (MemoryLayer, FusedMemoryLayer)]
+    assert [(p.name, p.shape) for p in layers[0].get_parameters()] == [
+        (p.name, p.shape) for p in layers[1].get_parameters()]
+    weights = [Tensor(random.randn(*parameter.shape).astype(np.float32)) for parameter in layers[0].get_parameters()]
+    results = []
+    for layer in layers:
+        for parameter, weight in zip(layer.get_parameters(), weights, strict=True):
+            parameter.set_data(weight)
+        by_hidden, by_weights = ops.grad(Weighted(layer, dout.asnumpy()), 0, ms.ParameterTuple(
+            layer.trainable_params()))(hidden, Tensor(ids), Tensor(table))
+        results.append([layer(hidden, Tensor(ids), Tensor(table)), by_hidden, *by_weights])
+    for plain, fused in zip(*results, strict=True):
+        np.testing.assert_allclose(fused.asnumpy(), plain.asnumpy(), rtol=1e-5, atol=1e-5)
+    ids[1, 1:] = 10**9
+    assert np.isfinite(layers[1](hidden, Tensor(ids), Tensor(table)).asnumpy()).all()
 
 
 class Layer(nn.Cell):
@@ -194,6 +261,13 @@ def test_kernels_are_built_once_and_whole(build, tmp_path):
     assert list(folder.iterdir()) == [path]
     assert build() == path and path.stat().st_mtime_ns == time
     assert build(OPTIONS=("-O1", *cpu_kernels.OPTIONS)) != path     # another name for what is built otherwise
+    sources = shutil.copytree(cpu_kernels.SOURCES, tmp_path / "sources")
+    names = {build(FOLDER=folder, SOURCES=sources).name}
+    for changed in ("attention.cc", "kernels.h"):
+        with open(sources / changed, "a", encoding="ascii") as file:
+            file.write("// another version\n")
+        names.add(build().name)
+    assert len(names) == 3
 
 
 @needs_kernels
@@ -225,21 +299,20 @@ def test_a_library_cut_short_is_built_again(build, caplog, tmp_path):
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler --fast", "false", 'g++ "'])
 def test_without_a_compiler_the_frameworks_operators_are_used(build, caplog, compiler):
-    assert build(compiler) is None and fastest_layer_class(ms.float32) is EncoderLayer
+    assert build(compiler) is None and not cpu_kernels.available()
     warning, = caplog.messages
     assert "g++" in warning and compiler in warning and "\n" not in warning
 
 
 @needs_kernels
 def test_source_that_does_not_compile_is_told(build, caplog, tmp_path):
-    source = tmp_path / "cpu_kernels.cc"
-    source.write_text("int broken(")
-    assert build(SOURCE=source, FOLDER=tmp_path / "built") is None
+    (tmp_path / "broken.cc").write_text("int broken(")
+    assert build(SOURCES=tmp_path, FOLDER=tmp_path / "built") is None
     warning, = caplog.messages
-    assert "cpu_kernels.cc:1" in warning and not any((tmp_path / "built").iterdir())
+    assert "broken.cc:1" in warning and not any((tmp_path / "built").iterdir())
 
 
-# Run with different numbers of threads: digests of what sums over rows, and of a softmax.
+# Run with different numbers of threads: digests of what sums over rows.
 DIGESTS = """
 import ctypes, hashlib, sys
 import numpy as np
@@ -253,6 +326,10 @@ def run(name, inputs, outputs):
     if name == "AddNormGradient":
         arrays[6] = np.arange(777).astype(np.int32) % 5
         arrays[7] = np.array([1e-6], np.float32)
+    if name == "AttentionGradient":
+        arrays[9] = np.arange(7 * 4 * 111).astype(np.int32) % 5
+    if name == "MemoryGradient":
+        arrays[2] = np.arange(777 * 9).reshape(777, 9).astype(np.int32) % 50
     count = len(arrays)
     shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
     getattr(library, name)(count, (ctypes.c_void_p * count)(*[array.ctypes.data for array in arrays]), None,
@@ -265,7 +342,9 @@ T, W = 777, 40
 run("BiasGeluGradient", [(T, W), (W,), (T, W)], [(T, W), (W,)])
 run("AddNormGradient", [(T, W), (W,), (T, W), (W,), (W,), (5, W), (T,), (1,), (T, W)],
     [(T, W), (W,), (T, W), (W,), (W,)])
-run("SplitHeadsGradient", [(3, 4, 259, 10)], [(T, W), (W,)])
+run("AttentionGradient", [(T, W)] * 3 + [(W,)] * 3 + [(7, 111), (4,), (5, 111), (7 * 4 * 111,), (T, W)],
+    [(T, W)] * 3 + [(W,)] * 3)
+run("MemoryGradient", [(T, W), (W,), (T, 9), (50, W), (T, W)], [(T, W), (W,)])
 """
 
 
@@ -274,4 +353,4 @@ def test_results_do_not_depend_on_threads():
     digests = {subprocess.run([sys.executable, "-c", DIGESTS, str(cpu_kernels.library())], check=True, text=True,
                               capture_output=True, env={**os.environ, "OMP_NUM_THREADS": count}).stdout
                for count in "1237"}
-    assert len(digests) == 1 and digests.pop().count("[") == 3
+    assert len(digests) == 1 and digests.pop().count("[") == 4

@@ -1,15 +1,14 @@
 """The encoder's layer as it is computed on CPU: the same parameters and the same mathematics as
-:class:`src.bert.EncoderLayer`, with one kernel for everything that lies between two matrix products.
+:class:`src.bert.EncoderLayer`, with one kernel for attention and for everything that lies between two matrix products.
 """
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor
 
 from src.bert import EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
-from src.cpu import kernels as cpu_kernels
-from src.cpu.ops import AddNorm, BiasGelu, MaskedSoftmax, SplitHeads
+from src.cpu.ops import AddNorm, BiasGelu, FusedAttention
 from src.dropout import DropoutFactory
 
 
@@ -18,8 +17,7 @@ class FusedEncoderLayer(EncoderLayer):
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
         super().__init__(config, dropouts, compute_type)
-        self.split_heads = SplitHeads(config.num_attention_heads, config.head_size)
-        self.softmax = MaskedSoftmax(self.attention.attention.scale)
+        self.fused_attention = FusedAttention(config.num_attention_heads, self.attention.attention.scale)
         self.add_norm = AddNorm(config.layer_norm_eps)
         self.bias_gelu = BiasGelu()
         self.has_gelu = isinstance(self.activation, Gelu)
@@ -40,23 +38,13 @@ class FusedEncoderLayer(EncoderLayer):
 
     def attend(self, attention: SelfAttention, hidden: Tensor, mask: Tensor, step: Tensor) -> Tensor:
         """As :class:`src.bert.SelfAttention`."""
-        query = self.split_heads(attention.query_layer.product(hidden), attention.query_layer.bias, mask)
-        key = self.split_heads(attention.key_layer.product(hidden), attention.key_layer.bias, mask)
-        value = self.split_heads(attention.value_layer.product(hidden), attention.value_layer.bias, mask)
-        scores = attention.product_transposed(query, key)                                  # [B, N, S, S]
-        rows = scores.shape[0] * scores.shape[1] * scores.shape[2]
-        pool, picked = attention.dropout.mask(rows, scores.shape[3], step)
-        weights = self.softmax(scores, mask, pool, picked)                                 # [B, N, S, S]
-        context = attention.product(weights, value)                                        # [B, N, S, A]
-        return ops.transpose(context, (0, 2, 1, 3)).reshape(hidden.shape)                  # [B*S, H]
+        query, key, value = attention.query_layer, attention.key_layer, attention.value_layer
+        pool, picked = attention.dropout.mask(mask.shape[0] * attention.heads * mask.shape[1], mask.shape[1], step)
+        return self.fused_attention(query.product(hidden), key.product(hidden), value.product(hidden), query.bias,
+                                    key.bias, value.bias, mask, pool, picked)              # [B*S, H]
 
     def end_half(self, output: ResidualOutput, inputs: Tensor, residual: Tensor, step: Tensor) -> Tensor:
         """As :class:`src.bert.ResidualOutput`."""
         pool, picked = output.dropout.mask(residual.shape[0], residual.shape[1], step)
         return self.add_norm(output.dense.product(inputs), output.dense.bias, residual, output.layernorm.gamma,
                              output.layernorm.beta, pool, picked)
-
-
-def fastest_layer_class(compute_type: ms.Type) -> type[EncoderLayer]:
-    """The layer that is fastest on the device for which the network is being built."""
-    return FusedEncoderLayer if compute_type == ms.float32 and cpu_kernels.available() else EncoderLayer

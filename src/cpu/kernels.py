@@ -1,4 +1,4 @@
-"""Builds the kernels of kernels.cc with this machine's C++ compiler, once, and makes operators of them.
+"""Builds the kernels of this folder (*.cc) with this machine's C++ compiler, once, and makes operators of them.
 
 The library is kept in ``.kernels`` beside ``src``, or in a temporary folder of this process where that cannot be used.
 Its name tells what it was built from and for, so that machines can share a checkout, and the digest of its contents:
@@ -24,8 +24,8 @@ from mindspore import ops
 
 from utils.util import LOGGER, atomic_path, describe, file_digest
 
-SOURCE = Path(__file__).with_suffix(".cc")
-FOLDER = SOURCE.parents[2] / ".kernels"
+SOURCES = Path(__file__).parent        # of what is built, *.cc, and what that includes, *.h
+FOLDER = SOURCES.parents[1] / ".kernels"
 # -fno-trapping-math: comparisons may be made for numbers that are not needed, which vectors do; no result changes.
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-fopenmp", "-shared",
            "-fPIC")
@@ -41,7 +41,8 @@ def library() -> Path | None:
         version = _run([*command, "--version"])
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         return _do_without(compiler, error)
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), command, version, OPTIONS, _processor())).encode()).hexdigest()
+    contents = [path.read_bytes() for pattern in ("*.cc", "*.h") for path in sorted(SOURCES.glob(pattern))]
+    key = hashlib.sha256(repr((contents, command, version, OPTIONS, _processor())).encode()).hexdigest()
     reason: Exception
     for folder in _folders():
         try:
@@ -69,7 +70,7 @@ def _build(folder: Path, key: str, command: Sequence[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as workplace:
         fresh = Path(workplace) / "kernels.so"
-        _run([*command, *OPTIONS, "-o", str(fresh), str(SOURCE)])
+        _run([*command, *OPTIONS, "-o", str(fresh), *map(str, sorted(SOURCES.glob("*.cc")))])
         built = folder / f"cpu_kernels-{key}-{file_digest(fresh, 'sha256')[:KEY_DIGITS]}.so"
         with atomic_path(built) as temporary:
             os.replace(fresh, temporary)
@@ -95,9 +96,9 @@ def _do_without(compiler: str, error: Exception) -> None:
     reason = describe(error)
     if isinstance(error, subprocess.CalledProcessError) and error.stderr:
         reason = " ".join(error.stderr[:300].split())
-    LOGGER.warning("CPU: no kernels from %s by the C++ compiler %s (%s): MindSpore's own operators are used, which "
+    LOGGER.warning("CPU: no kernels by the C++ compiler %s (%s): MindSpore's own operators are used, which "
                    "take longer. Install g++, or name another compiler by the environment variable CXX",
-                   SOURCE.name, compiler, reason)
+                   compiler, reason)
 
 
 def _processor() -> str:
@@ -118,7 +119,7 @@ def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1) -> ops.Cu
     """The operator of an exported kernel; all that it gives is float32.
 
     Args:
-        name: as kernels.cc exports it.
+        name: as it is exported.
         out_shape: the inputs' shapes -> the output's shape, or a tuple of the outputs' shapes.
         outputs: how many there are.
     """

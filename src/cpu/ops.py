@@ -1,10 +1,11 @@
-"""Cells with gradients of their own, for CPU: what lies between an encoder layer's matrix products.
+"""Cells with gradients of their own, for CPU: attention, memory, and what lies between the encoder's products.
 
-MindSpore's CPU kernels of products run at full speed, but what lies between them takes many passes over memory, some
-of them on one thread. The cells here take one pass each, forward and back (:mod:`src.cpu.kernels`). They compute in
-float32. On GPU and Ascend the framework's own operators are used instead.
+MindSpore's CPU kernels of dense products run at full speed, but what lies between them takes many passes over memory,
+some of them on one thread. The cells here take one pass each, forward and back (:mod:`src.cpu.kernels`). They compute
+in float32. On GPU and Ascend the framework's own operators are used instead.
 
-Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width. A dropout mask is given as a pool float32
+Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width, D concept
+width, K concepts of a word piece. A dropout mask is given as a pool float32
 [P, W] and int32 ``picked``, for each row the row of the pool that it is multiplied by, or [1] for all rows the same.
 """
 from __future__ import annotations
@@ -53,45 +54,50 @@ class AddNorm(nn.Cell):
         return (*gradients, ops.zeros_like(pool), ops.zeros_like(picked))
 
 
-class SplitHeads(nn.Cell):
-    """x + b, cut into heads."""
+class FusedAttention(nn.Cell):
+    """Scaled dot-product attention, from the products q, k, v without their biases to the context.
 
-    def __init__(self, heads: int, head_size: int) -> None:
-        super().__init__()
-        self.forward = kernel("SplitHeads", lambda rows, bias, mask: (mask[0], heads, mask[1], head_size))
-        self.gradient = kernel("SplitHeadsGradient", lambda dout: (
-            (dout[0] * dout[2], dout[1] * dout[3]), (dout[1] * dout[3],)), outputs=2)
-
-    def construct(self, rows: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-        """Take x [T, N * A], b [N * A] and, for its shape alone, the mask [B, S]; give [B, N, S, A]."""
-        return self.forward(rows, bias, mask)
-
-    def bprop(self, rows: Tensor, bias: Tensor, mask: Tensor, out: Tensor,
-              dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradient by rows and bias."""
-        by_rows, by_bias = self.gradient(dout)
-        return by_rows, by_bias, ops.zeros_like(mask)
-
-
-class MaskedSoftmax(nn.Cell):
-    """Attention weights with their dropout: D = P * dropout mask, P = softmax(scale * scores + mask).
-
-    The gradient by the scores is scale (D * dD - P rowsum(D * dD)); P is computed a second time for it, which costs no
-    more than keeping it.
+    D = P * dropout mask, P = softmax(scale * q k^T + mask), context = D v, one head of one sample at a time: no
+    [B, N, S, S] is kept in memory, and P is computed a second time for the gradient.
     """
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
-        self.scale = Tensor([scale], ms.float32)
-        self.forward = kernel("MaskedSoftmax", lambda scores, *others: scores)
-        self.gradient = kernel("MaskedSoftmaxGradient", lambda scores, *others: scores)
+        self.scale = Tensor([scale] * heads, ms.float32)      # its length says how many heads there are
+        self.forward = kernel("Attention", lambda query, *others: query)
+        self.gradient = kernel("AttentionGradient", lambda query, key, value, query_bias, *others: (
+            query, query, query, query_bias, query_bias, query_bias), outputs=6)
 
-    def construct(self, scores: Tensor, mask: Tensor, pool: Tensor, picked: Tensor) -> Tensor:
-        """Take scores [B, N, S, S], the keys' mask [B, S] and the dropout mask; give D [B, N, S, S]."""
-        return self.forward(scores, mask, self.scale, pool, picked)
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, query_bias: Tensor, key_bias: Tensor,
+                  value_bias: Tensor, mask: Tensor, pool: Tensor, picked: Tensor) -> Tensor:
+        """Take q, k, v [T, N * A], their biases [N * A], the keys' mask [B, S] and the dropout mask of [B * N * S, S];
+        give [T, N * A].
+        """
+        return self.forward(query, key, value, query_bias, key_bias, value_bias, mask, self.scale, pool, picked)
 
-    def bprop(self, scores: Tensor, mask: Tensor, pool: Tensor, picked: Tensor, out: Tensor,
+    def bprop(self, query: Tensor, key: Tensor, value: Tensor, query_bias: Tensor, key_bias: Tensor,
+              value_bias: Tensor, mask: Tensor, pool: Tensor, picked: Tensor, out: Tensor,
               dout: Tensor) -> tuple[Tensor, ...]:
-        """The gradient by the scores; masks are constants."""
-        by_scores = self.gradient(scores, mask, self.scale, pool, picked, dout)
-        return by_scores, ops.zeros_like(mask), ops.zeros_like(pool), ops.zeros_like(picked)
+        """The gradient by q, k, v and their biases; masks are constants."""
+        gradients = self.gradient(query, key, value, query_bias, key_bias, value_bias, mask, self.scale, pool, picked,
+                                  dout)
+        return (*gradients, ops.zeros_like(mask), ops.zeros_like(pool), ops.zeros_like(picked))
+
+
+class ReadMemory(nn.Cell):
+    """What word pieces read from a memory: sum_k softmax_k(p . m_k) m_k over the sentinel m_0 and their concepts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("Memory", lambda projected, *others: projected)
+        self.gradient = kernel("MemoryGradient", lambda projected, sentinel, *others: (projected, sentinel), outputs=2)
+
+    def construct(self, projected: Tensor, sentinel: Tensor, concept_ids: Tensor, table: Tensor) -> Tensor:
+        """Take p [T, D], sentinel [D], int32 ids [T, K], 0 for none, and the concepts' vectors [R, D]; give [T, D]."""
+        return self.forward(projected, sentinel, concept_ids, table)
+
+    def bprop(self, projected: Tensor, sentinel: Tensor, concept_ids: Tensor, table: Tensor, out: Tensor,
+              dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by p and the sentinel; the concepts' vectors are constants."""
+        by_projected, by_sentinel = self.gradient(projected, sentinel, concept_ids, table, dout)
+        return by_projected, by_sentinel, ops.zeros_like(concept_ids), ops.zeros_like(table)

@@ -13,7 +13,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.bert import EncoderLayer
 from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, MemoryConfig, feature_columns
 from src.cpu.encoder import FusedEncoderLayer
 from src.export.ops import prepare_for_onnx, restore_erf
@@ -61,7 +60,7 @@ def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[Feature
     max_seq_len = file.max_seq_len or config.max_seq_len
     check_lengths(config.bert, max_seq_len, checkpoint.path)
     network = KTNETEval(config, is_training=False, compute_type=compute_type(settings.device),
-                        layer_class=EncoderLayer)
+                        use_kernels=False)
     report = load_weights(network, checkpoint, use_average=settings.checkpoint.use_ema)
     LOGGER.info("%s: %s", checkpoint.path, report)
     network.set_train(False)

@@ -1,0 +1,91 @@
+// What the CPU kernels share. MindSpore calls them as custom operators of type "aot": tensors and shapes, inputs first,
+// then outputs.
+//
+// T rows of a batch (B * S), W width, B batch, N heads, S sequence, A head width. All numbers are float32 but the int32
+// rows of dropout masks and ids. A result depends on neither the number of threads nor the order in which they run.
+#ifndef SRC_CPU_KERNELS_H_
+#define SRC_CPU_KERNELS_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+constexpr int64_t kBlocks = 32;  // of rows, whose sums are added in order
+
+// Tensors and shapes of one call.
+struct Call {
+  void** tensors;
+  int64_t** shapes;
+
+  template <typename Number = float>
+  Number* at(int place) const {
+    return static_cast<Number*>(tensors[place]);
+  }
+  int64_t size(int place, int dimension) const { return shapes[place][dimension]; }
+};
+
+// e^x for x in [-87, 88], to which other x are moved; off by 2 units in the last place at most. x = n ln 2 + f with
+// |f| <= ln 2 / 2, and e^f by a polynomial (S. Moshier, Cephes, expf).
+inline float exponential(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 88.0f ? 88.0f : x;
+  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n stands in the lowest bits
+  const float n = shifted - 12582912.0f;
+  float f = x - n * 0.693359375f;
+  f = f + n * 2.12194440e-4f;
+  float power = 1.9875691500e-4f;
+  power = power * f + 1.3981999507e-3f;
+  power = power * f + 8.3334519073e-3f;
+  power = power * f + 4.1665795894e-2f;
+  power = power * f + 1.6666665459e-1f;
+  power = power * f + 5.0000001201e-1f;
+  power = power * f * f + f + 1.0f;
+  int32_t bits, exponent;
+  std::memcpy(&bits, &power, sizeof bits);
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  bits += static_cast<int32_t>(static_cast<uint32_t>(exponent) << 23);
+  std::memcpy(&power, &bits, sizeof power);
+  return power;
+}
+
+// The dropout mask of a row: a row of the pool; a single row of the pool serves all.
+inline const float* mask_of(const float* pool, const int32_t* picked, int64_t picks, int64_t row, int64_t width) {
+  return pool + (picks == 1 ? picked[0] : picked[row]) * width;
+}
+
+// Calls each(row, sums) for every row, where sums are SUMS rows of W numbers to add to; adds them up into `totals`.
+template <int SUMS, typename Each>
+void for_rows_with_sums(int64_t rows, int64_t width, float* const (&totals)[SUMS], Each each) {
+  const int64_t block = (rows + kBlocks - 1) / kBlocks, length = SUMS * width;
+  std::vector<float> sums(kBlocks * length, 0.0f);
+#pragma omp parallel for schedule(static)
+  for (int64_t number = 0; number < kBlocks; ++number) {
+    const int64_t end = std::min(rows, (number + 1) * block);
+    for (int64_t row = number * block; row < end; ++row) each(row, sums.data() + number * length);
+  }
+  for (int which = 0; which < SUMS; ++which) {
+    float* total = totals[which];
+    std::fill(total, total + width, 0.0f);
+    for (int64_t number = 0; number < kBlocks; ++number) {
+      const float* part = sums.data() + number * length + which * width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) total[i] += part[i];
+    }
+  }
+}
+
+}  // namespace
+
+// Exports a kernel under its name with MindSpore's signature: number of tensors, tensors, ranks, shapes, types, two
+// more.
+#define EXPORT_KERNEL(NAME, KERNEL)                                                              \
+  extern "C" int NAME(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) { \
+    KERNEL(Call{tensors, shapes});                                                               \
+    return 0;                                                                                    \
+  }
+
+#endif  // SRC_CPU_KERNELS_H_
