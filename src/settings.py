@@ -338,6 +338,7 @@ class QuestionSettings:
                                              "entities [as the checkpoint says, else squad]")
     json: OnOff = flag(False, "one JSON object a question, a line each")
     html: Path | None = flag(None, "also write a page that shows the knowledge behind every word")
+    compare: OnOff = flag(False, "also answer with each memory switched off, and with all of them")
 
     @property
     def task(self) -> TaskConfig:

@@ -98,7 +98,7 @@ def evaluated(folder):
 def page(folder, evaluated):
     """The page of that evaluation, and what is in it."""
     path = folder.root / "evaluation.html"
-    predict.main(flags(folder, "--evaluation", evaluated, "--html", path))
+    predict.main(flags(folder, "--evaluation", evaluated, "--html", path, "--compare"))
     text = path.read_text("utf-8")
     return text, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
 
@@ -123,7 +123,7 @@ def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
         assert answered.decoded.prediction == predictions[question.id]
         expected = nbest[question.id]
         assert [entry["text"] for entry in answered.to_dict()["nbest"]] == [entry["text"] for entry in expected]
-        assert answered.probability == pytest.approx(expected[0]["probability"], abs=1e-5)
+        assert answered.decoded.probability == pytest.approx(expected[0]["probability"], abs=1e-5)
     assert known > 100                                            # NELL had its part in it
 
 
@@ -186,6 +186,8 @@ def test_the_page_holds_the_networks_attention(folder, page):
 
 def test_the_page_of_an_evaluation_lists_every_question(evaluated, page):
     data = page[1]
+    assert all([label for label, *_ in case["compared"]] == ["without WordNet", "without NELL", "without any memory"]
+               for case in data["cases"])
     assert ["mason", "noun, sense 1", "someone who builds with stone"] in data["names"][0]
     predictions, result = read_json(evaluated / "predictions.json"), read_json(evaluated / "eval_result.json")
     assert {case["id"]: case["answer"] for case in data["cases"]} == predictions
@@ -210,6 +212,18 @@ def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
         assert sum(entry["probability"] for entry in line["nbest"]) == pytest.approx(1)
         assert line["probability"] == next(entry["probability"] for entry in line["nbest"] if not entry["text"])
     assert '"answer":""' in (tmp_path / "out.html").read_text("utf-8")
+
+
+def test_memories_can_be_switched_off_for_comparison(folder, capsys):
+    """Without entities NELL's memory reads nothing, so that switching it off changes nothing."""
+    predict.main(flags(folder, "--passage", "The mason Henrik Dale built the Clock Tower of Tarn.", "--question",
+                       "Who built the Clock Tower?", "--ner", "none", "--json", "--compare"))
+    line = json.loads(capsys.readouterr().out)
+    no_wordnet, no_nell, neither = line["compared"]
+    assert [other["label"] for other in line["compared"]] == ["without WordNet", "without NELL", "without any memory"]
+    assert (no_nell["prediction"], no_nell["probability"]) == (line["answer"], line["probability"])
+    assert (no_wordnet["prediction"], no_wordnet["probability"]) == (neither["prediction"], neither["probability"])
+    assert no_wordnet["probability"] != line["probability"]
 
 
 @pytest.mark.parametrize("more, message", [

@@ -1,11 +1,12 @@
 """A page about a whole evaluation: its questions, answers and scores, and what the network read for each."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from src.config import WORDNET, KnowledgeBase
+from src.inference.compare import alternative, memories_off
 from src.inference.evaluate import decoding_options
 from src.inference.predict import filled_settings, make_tokenizer, open_network, with_dataset
 from src.inference.windows import gather_logits
@@ -17,7 +18,7 @@ from src.reader.examples import EvaluationExample, read_side_table
 from src.reader.metrics import read_predictions
 from src.reader.storage import open_converted
 from src.settings import PredictionSettings
-from src.viewer.cases import make_case
+from src.viewer.cases import Alternative, WindowResult, make_case
 from src.viewer.page import Gloss, write_page
 from utils.util import LOGGER, InputError
 
@@ -44,25 +45,35 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     runner, config = open_network(settings, manifest)
     examples = list(islice(read_side_table(data_file), page.page_questions))
     check_answered(examples, predictions, page.evaluation)
+    examples = [example for example in examples if example.windows]
     wanted = {window.unique_id: None for example in examples for window in example.windows}
     results = dict(runner.run_file(data_file, wanted))
     tokenizer = make_tokenizer(settings)
     options = decoding_options(settings.decoding, manifest["settings"])
-    cases = [make_case(example, [results[window.unique_id] for window in example.windows], tokenizer, options,
-                       prediction=predictions[example.id], has_gold=True)
-             for example in examples if example.windows]
+    known = {base.name: base for base in settings.data.bases()}
+    bases = [known[memory.name] for memory in config.memories]
+    compared: dict[str, list[Alternative]] = {example.id: [] for example in examples}
+    for label, names_off in memories_off(bases) if given.compare else []:
+        without = dict(runner.run_file(data_file, wanted, names_off))
+        for example in examples:
+            compared[example.id].append(alternative(label, example, of_windows(example, without), options))
+    cases = [make_case(example, of_windows(example, results), tokenizer, options, prediction=predictions[example.id],
+                       has_gold=True, compared=compared[example.id]) for example in examples]
     others = sum(case.prediction != case.decoded.prediction for case in cases)
     if others:
         LOGGER.warning("%s: %d of %d answers are not this checkpoint's; was it another that was evaluated?",
                        page.evaluation / PREDICTIONS, others, len(cases))
-    known = {base.name: base for base in settings.data.bases()}
-    bases = [known[memory.name] for memory in config.memories]
     names = {base.name: read_concept_names(settings.vectors(base)) for base in bases}
     write_page(html, cases, bases, names, title=f"KT-NET on {task.folder}: {page.evaluation.name}",
                gloss=open_glosses(settings, bases))
     LOGGER.info("%s: %d questions, %.1f MB; open it in a browser", html, len(cases), html.stat().st_size / 1e6)
     if settings.decoding.save_logits:
         gather_logits(results).save(settings.decoding.save_logits)
+
+
+def of_windows(example: EvaluationExample, results: Mapping[int, WindowResult]) -> list[WindowResult]:
+    """The results of a question's windows, in their order."""
+    return [results[window.unique_id] for window in example.windows]
 
 
 def open_glosses(settings: PredictionSettings, bases: Sequence[KnowledgeBase]) -> Gloss | None:

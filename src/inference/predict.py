@@ -11,6 +11,7 @@ from typing import Any
 
 from src.config import RECORD, SQUAD, KnowledgeBase, KTNetConfig
 from src.inference.attention import KTNETAttention
+from src.inference.compare import alternative, memories_off
 from src.inference.evaluate import decoding_options
 from src.inference.windows import WindowRunner, gather_logits
 from src.knowledge.concepts import concept_digest
@@ -23,7 +24,7 @@ from src.reader.examples import EvaluationExample, Example
 from src.reader.record_twomemory import NO_BREAK_SPACE
 from src.reader.tokenization import BertTokenizer
 from src.settings import AS_CONVERTED, PredictionSettings, QuestionSettings
-from src.viewer.cases import Case, WindowResult, answer, make_case
+from src.viewer.cases import Alternative, Case, WindowResult, answer, make_case
 from src.viewer.page import write_page
 from src.weights.build import build_for_evaluation
 from src.weights.checkpoint import config_path, load_config
@@ -41,24 +42,24 @@ class Prediction:
     entities: tuple[Mention, ...]            # of passage and question
     results: tuple[WindowResult, ...]        # one a window
     decoded: Decoded
-
-    @property
-    def probability(self) -> float:
-        """Of the answer, among the n best."""
-        return next((entry.probability for entry in self.decoded.nbest if entry.text == self.decoded.prediction), 0.0)
+    compared: tuple[Alternative, ...] = ()   # with memories switched off, if that is wanted
 
     def to_dict(self) -> dict[str, Any]:
         """For machines; an empty answer is "no answer"."""
         values = {"question": self.example.question, "answer": self.decoded.prediction,
-                  "probability": self.probability, "nbest": [vars(entry) for entry in self.decoded.nbest],
+                  "probability": self.decoded.probability, "nbest": [vars(entry) for entry in self.decoded.nbest],
                   "entities": list(dict.fromkeys(mention.text for mention in self.entities))}
+        if self.compared:
+            values["compared"] = [dataclasses.asdict(other) for other in self.compared]
         return values if self.decoded.null_odds is None else {**values, "null_odds": self.decoded.null_odds}
 
     def to_text(self) -> str:
         """For people."""
         others = [entry for entry in self.decoded.nbest if entry.text != self.decoded.prediction][:SHOWN - 1]
-        lines = [f"{self.decoded.prediction or 'no answer'}  ({self.probability:.1%})"]
+        lines = [f"{self.decoded.prediction or 'no answer'}  ({self.decoded.probability:.1%})"]
         lines += [f"    or: {entry.text or 'no answer'}  ({entry.probability:.1%})" for entry in others]
+        lines += [f"    {other.label}: {other.prediction or 'no answer'}  ({other.probability:.1%})"
+                  for other in self.compared]
         return "\n".join(lines)
 
 
@@ -89,6 +90,7 @@ class Predictor:
         self.options = decoding_options(settings.decoding, {
             "dataset": task.name, "lower_case": features.do_lower_case,
             "version_2_with_negative": features.version_2_with_negative})
+        self._off = memories_off(bases) if settings.question.compare else []
         self._mentions: tuple[str, tuple[Mention, ...]] | None = None      # of the passage asked about last
 
     def ask(self, passage: str, question: str, passage_entities: Sequence[Mention] | None = None,
@@ -121,12 +123,15 @@ class Predictor:
         if entry is None or not entry.windows or not entry.query_length:
             raise InputError(f"no words in the {'question' if features else 'passage'}; give some text")
         results = tuple(self.runner.run(feature)[1] for feature in features)
+        compared = [alternative(label, entry, [self.runner.run(feature, names)[1] for feature in features],
+                                self.options) for label, names in self._off]
         return Prediction(entry, (*passage_entities, *question_entities), results,
-                          answer(entry, results, self.options))
+                          answer(entry, results, self.options), tuple(compared))
 
     def case(self, prediction: Prediction) -> Case:
         """What the viewer shows of a prediction."""
-        return make_case(prediction.example, prediction.results, self.tokenizer, self.options)
+        return make_case(prediction.example, prediction.results, self.tokenizer, self.options,
+                         compared=prediction.compared)
 
 
 def with_dataset(settings: PredictionSettings) -> PredictionSettings:

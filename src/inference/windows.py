@@ -1,7 +1,7 @@
 """The network, one feature at a time: logits, and for the viewer what its memories attended to."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Iterator
 
@@ -38,16 +38,25 @@ class WindowRunner:
         self._full_length = full_length
         self._expanders = [FeatureExpander(memories, "dev", length) for length in self.lengths]
 
-    def run(self, stored: Sequence[np.ndarray]) -> tuple[int, WindowResult]:
-        """A feature as ``src.reader.storage.pack_feature`` makes it -> its unique id and what the network gave."""
+    def run(self, stored: Sequence[np.ndarray], off: Collection[str] = ()) -> tuple[int, WindowResult]:
+        """Run the network on a feature as ``src.reader.storage.pack_feature`` makes it.
+
+        Args:
+            stored: the feature.
+            off: names of knowledge bases whose memories read nothing, as if no word had a concept.
+
+        Returns:
+            The feature's unique id and the network's output.
+        """
         pieces = self._expanders[0].length(stored[0])
         expander = next((expander for expander, length in zip(self._expanders, self.lengths, strict=True)
                          if pieces <= length), self._expanders[-1])
         values = dict(zip(expander.column_names, expander(*stored), strict=True))
-        return self.run_columns({name: value[np.newaxis] for name, value in values.items()})
+        return self.run_columns({name: value[np.newaxis] for name, value in values.items()}, off)
 
-    def run_file(self, data_file: Path, wanted: Mapping[int, object]) -> Iterator[tuple[int, WindowResult]]:
-        """The features of a MindRecord file whose unique ids are wanted, in no particular order."""
+    def run_file(self, data_file: Path, wanted: Mapping[int, object],
+                 off: Collection[str] = ()) -> Iterator[tuple[int, WindowResult]]:
+        """The features of a MindRecord file whose unique ids are wanted, in no particular order; ``off`` as in run."""
         if feature_lengths(data_file).max(initial=0) > self.lengths[-1]:
             raise InputError(f"{data_file}: has features longer than the {self.lengths[-1]} word pieces of the "
                              "checkpoint; give the features that it was evaluated on")
@@ -55,11 +64,13 @@ class WindowRunner:
         with tqdm(total=len(wanted), desc="attention", unit="feature", disable=None) as progress:
             for columns in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
                 if int(columns[UNIQUE_ID].item()) in wanted:
-                    yield self.run_columns(columns)
+                    yield self.run_columns(columns, off)
                     progress.update()
 
-    def run_columns(self, columns: Mapping[str, np.ndarray]) -> tuple[int, WindowResult]:
-        """One feature as dense columns [1, ...] -> its unique id and what the network gave."""
+    def run_columns(self, columns: Mapping[str, np.ndarray], off: Collection[str] = ()) -> tuple[int, WindowResult]:
+        """One feature as dense columns [1, ...] -> its unique id and the network's output; ``off`` as in run."""
+        silent = {memory.column for memory in self._memories if memory.name in off}
+        columns = {name: np.zeros_like(column) if name in silent else column for name, column in columns.items()}
         inputs = {name: column for name, column in columns.items() if name != UNIQUE_ID}
         outputs = self._network(*(Tensor(column) for column in inputs.values()))
         arrays = [output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]

@@ -85,6 +85,11 @@ class Decoded:
     nbest: tuple[NBestEntry, ...]
     null_odds: Optional[float] = None    # SQuAD 2.0 only: null score minus the score of the best span
 
+    @property
+    def probability(self) -> float:
+        """Probability of the answer among the n best; 0 if it is none of them."""
+        return next((entry.probability for entry in self.nbest if entry.text == self.prediction), 0.0)
+
 
 @dataclass(frozen=True)
 class _Span:

@@ -72,7 +72,8 @@ def answer(example: EvaluationExample, results: Sequence[WindowResult], options:
 
 
 def make_case(example: EvaluationExample, results: Sequence[WindowResult], tokenizer: BertTokenizer,
-              options: DecodingOptions, prediction: str | None = None, has_gold: bool = False) -> Case:
+              options: DecodingOptions, prediction: str | None = None, has_gold: bool = False,
+              compared: Sequence[Alternative] = ()) -> Case:
     """Gather a case.
 
     Every passage piece is taken from the window that gives it the most context, the question from the window that holds
@@ -86,6 +87,7 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
         options: how spans are chosen.
         prediction: the answer if it is known already, else it is decoded here.
         has_gold: whether ``example.answers`` are gold answers.
+        compared: answers with memories switched off.
     """
     decoded = answer(example, results, options)
     prediction = decoded.prediction if prediction is None else prediction
@@ -118,7 +120,8 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
         end=softmax([results[window].end_logits[row] for window, row in ends]),
         readings=tuple(_readings(number, rows, results) for number in range(len(results[0].concept_ids))),
         decoded=decoded, prediction=prediction, span=span,
-        gold=(() if example.is_impossible else example.answers) if has_gold else None, score=score)
+        gold=(() if example.is_impossible else example.answers) if has_gold else None, score=score,
+        compared=tuple(compared))
 
 
 def _row(example: EvaluationExample, piece: int, window: int) -> tuple[int, int]:
