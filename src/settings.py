@@ -273,6 +273,9 @@ class EvaluationSettings(NetworkRunSettings):
 
     prog: ClassVar[str] = "run_KTNET_{task.name}_eval.py"
     description: ClassVar[str] = "Evaluate KT-NET on {task.folder}."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--data_url ./data --load_checkpoint_path output/finetune_checkpoint/KTNET_{task.name}-3_100.ckpt",
+        "--data_url ./data --load_checkpoint_path KTNET_{task.name}.ckpt --checkpoints output/eval --batch_size 32")
     no_effect: ClassVar = {
         JobSettings: ("do_train", "do_predict", "train_file", "train_mindrecord_file", "load_pretrain_checkpoint_path",
                       "save_steps", "save_finetune_checkpoint_path"),
@@ -300,6 +303,9 @@ class TrainingSettings(NetworkRunSettings):
 
     prog: ClassVar[str] = "run_KTNET_{task.name}.py"
     description: ClassVar[str] = "Train KT-NET on {task.folder}."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--data_url ./data --device_target CPU",
+        "--data_url ./data --config config/{task.name}_authors_frozen.yaml --resume True")
 
     task: TaskConfig
     network: NetworkSettings = group()
@@ -378,6 +384,9 @@ class PredictionSettings(NetworkRunSettings):
 
     prog: ClassVar[str] = "predict.py"
     description: ClassVar[str] = "Answer questions about a passage of your own."
+    examples: ClassVar[tuple[str, ...]] = (
+        '--data_url ./data --load_checkpoint_path KTNET_squad.ckpt --passage_file tower.txt --question "Who built it?"',
+        "--data_url ./data --load_checkpoint_path KTNET_squad.ckpt --evaluation output/eval --html page.html")
 
     device: DeviceSettings = group(device_target="CPU")
     features: FeatureSettings = group(dict.fromkeys(AS_CONVERTED, "as the checkpoint's features were converted"))
@@ -408,6 +417,9 @@ class ConversionSettings(Settings):
     prog: ClassVar[str] = "data_convert.py"
     description: ClassVar[str] = ("Convert SQuAD and ReCoRD, with what the knowledge bases say about them, into "
                                   "MindRecord files.")
+    examples: ClassVar[tuple[str, ...]] = (
+        "--data_url ./data",
+        "--data_url ./data --dataset squad --split dev --vocab_path vocab.txt --do_lower_case True")
 
     data: DataSettings = group()
     features: FeatureSettings = group()
@@ -420,6 +432,9 @@ class RetrievalSettings(Settings):
 
     prog: ClassVar[str] = "retrieve.py"
     description: ClassVar[str] = "Retrieve knowledge for the data sets of a data folder."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--data_url ./data",
+        "--data_url ./data --dataset squad --step wordnet")
 
     data_url: Path = flag(Path("./data"), "data folder")
     dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
@@ -461,6 +476,9 @@ class ExportSettings(Settings):
 
     prog: ClassVar[str] = "export.py"
     description: ClassVar[str] = "Export a KT-NET checkpoint for inference elsewhere."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--dataset squad --load_checkpoint_path KTNET_squad.ckpt",
+        "--dataset record --load_checkpoint_path KTNET_record.ckpt --file_format ONNX --file_path exported")
 
     device: DeviceSettings = group()
     checkpoint: CheckpointSettings = group(aliases={"load_checkpoint_path": "ckpt_file"})
@@ -508,6 +526,9 @@ class PreprocessSettings(Settings):
 
     prog: ClassVar[str] = "preprocess.py"
     description: ClassVar[str] = "Write dev features as raw files for the 310 harness."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--dataset squad --data_url ./data",
+        "--dataset record --predict_mindrecord_file dev.mindrecord --preprocess_path preprocess_result")
 
     harness: HarnessSettings = group(aliases={"predict_mindrecord_file": "eval_data_file_path",
                                               "preprocess_path": "result_path"})
@@ -532,6 +553,9 @@ class PostprocessSettings(Settings):
 
     prog: ClassVar[str] = "postprocess.py"
     description: ClassVar[str] = "Turn the 310 harness's results into answers."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--dataset squad --data_url ./data",
+        "--dataset record --predict_mindrecord_file dev.mindrecord --result_path result_files --output_path output")
 
     harness: HarnessSettings = group(aliases={"preprocess_path": "label_dir"})
     decoding: DecodingSettings = group()
@@ -559,6 +583,9 @@ class EmbeddingSettings(Settings):
 
     prog: ClassVar[str] = "train_kb_embedding.py"
     description: ClassVar[str] = "Train concept vectors from the triples of a knowledge graph."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--triples ./data/WN18 --output ./data/KB_embeddings/wn_concept2vec.txt",
+        "--data_url ./data --output wn_concept2vec.txt --epoch 20")
 
     device: DeviceSettings = group(device_target="CPU")
     data_url: Path = flag(Path("./data"), "data folder, for WordNet")
@@ -574,8 +601,11 @@ class EmbeddingSettings(Settings):
 class EncoderSettings(Settings):
     """Flags of src/bert_ms_format.py."""
 
-    prog: ClassVar[str] = "bert_ms_format.py"
+    prog: ClassVar[str] = "src/bert_ms_format.py"
     description: ClassVar[str] = "Turn a BERT encoder, or a KT-NET of the authors, into a MindSpore checkpoint."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--data_url ./data",
+        "--source bert-base-cased --output ./data/cased_L-24_H-1024_A-16/roberta.ckpt")
 
     data_url: Path = flag(Path("./data"), "data folder")
     source: Path = flag(derive=lambda settings: DataFolder(settings.data_url).bert(), help=(

@@ -39,7 +39,7 @@ from src.settings import PredictionSettings  # noqa: E402
 from src.viewer.names import describe  # noqa: E402
 from src.weights.checkpoint import save_config  # noqa: E402
 from tests.small_checkpoint import make_checkpoint  # noqa: E402
-from utils.util import InputError, read_json  # noqa: E402
+from utils.util import InputError, read_json, run_main  # noqa: E402
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"
 WINDOWS = WindowConfig(max_seq_len=48, doc_stride=16, max_query_length=20)      # several windows a passage
@@ -224,6 +224,24 @@ def test_memories_can_be_switched_off_for_comparison(folder, capsys):
     assert (no_nell["prediction"], no_nell["probability"]) == (line["answer"], line["probability"])
     assert (no_wordnet["prediction"], no_wordnet["probability"]) == (neither["prediction"], neither["probability"])
     assert no_wordnet["probability"] != line["probability"]
+
+
+def test_a_pipe_is_utf_8_and_an_answer_goes_to_any_terminal(folder, monkeypatch, capfd):
+    asked = flags(folder, "--passage", "Der T\u00fcrmer, Ida R\u00f6th, lived in Tarn.", "--ner", "none")
+    piped = {"utf-8": "\ufeffWho is the T\u00fcrmer?\n".encode(), "latin-1": "T\u00fcrmer?\n".encode("latin-1")}
+    for more in ((), ("--json",)):
+        shown = io.BytesIO()
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped["utf-8"]), encoding="ascii"))
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii"))
+        run_main(predict.main, [*asked, *more])
+        text = shown.getvalue().decode("ascii")
+        question = json.loads(text)["question"] if more else text.splitlines()[0]
+        assert question == ("Who is the T\u00fcrmer?" if more else "Who is the T\\xfcrmer?")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped["latin-1"]), encoding="latin-1"))
+    with pytest.raises(SystemExit) as ended:
+        run_main(predict.main, asked)
+    assert ended.value.code == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: standard input: byte 0xfc is not UTF-8")
 
 
 @pytest.mark.parametrize("more, message", [

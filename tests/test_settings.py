@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import re
 import shlex
 import typing
@@ -23,7 +24,7 @@ from src.settings import (
     TrainingSettings,
 )
 from utils.args import Settings, declared
-from utils.util import InputError
+from utils.util import InputError, write_json
 
 ROOT = Path(__file__).parents[1]
 CODE = [*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py"), *ROOT.glob("utils/*.py")]
@@ -169,3 +170,84 @@ def test_without_training_the_checkpoint_that_was_named_is_evaluated(monkeypatch
     else:
         loop.run_training(settings)
         assert [str(one.checkpoint.load_checkpoint_path) for one in done] == [evaluated]
+
+
+# --- settings from a file, help, mistakes ---
+
+def test_a_file_sets_flags_and_the_command_line_wins(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("learning_rate: 1e-4\nfreeze: yes\nepoch: 7\nsave_steps:\ninit_pretraining_params: a.ckpt\n")
+    settings = TrainingSettings.parse(["--config", str(path), "--epoch", "2"], SQUAD)
+    assert (settings.recipe.learning_rate, settings.recipe.freeze, settings.recipe.epoch) == (1e-4, True, 2)
+    assert settings.job.load_pretrain_checkpoint_path == Path("a.ckpt") and settings.job.save_steps is None
+    assert settings.given == {"learning_rate", "freeze", "epoch", "load_pretrain_checkpoint_path"}
+
+
+def test_saved_options_can_be_given_back(tmp_path):
+    first = TrainingSettings.parse(["--freeze", "True", "--data_url", "d", "--ema_decay", "0.5"], RECORD)
+    write_json(tmp_path / "options_record.json", first.plain())
+    again = TrainingSettings.parse(["--config", str(tmp_path / "options_record.json")], RECORD)
+    assert dataclasses.replace(again, given=first.given) == first
+    asked = PredictionSettings.parse(["--load_checkpoint_path", "a", "--question", "Who?", "--question", "Why?"])
+    write_json(tmp_path / "asked.json", asked.plain())
+    assert PredictionSettings.parse(["--config", str(tmp_path / "asked.json")]).question.question == ("Who?", "Why?")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_in_config_can_be_used(path):
+    tasks = [task for task in (SQUAD, RECORD) if path.name.startswith((task.name, "small"))]
+    assert tasks
+    for task in tasks:
+        settings = TrainingSettings.parse(["--config", str(path)], task)
+        assert settings.recipe.learning_rate > 0 and "learning_rate" in settings.given
+        assert settings.recipe.freeze == ("frozen" in path.name)
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("a.yaml", "learning_rat: 1", "learning_rat: run_KTNET_squad.py has no such flag; did you mean learning_rate?"),
+    ("a.yaml", "epoch: 0", "epoch: '0' is no whole number of at least 1"),
+    ("a.yaml", "epoch: [1, 2]", "epoch: one value is wanted"),
+    ("a.yaml", "device_target: gpu", "device_target: 'gpu' is none of"),
+    ("a.yaml", "- epoch", "not a list of flags"),
+    ("a.yaml", "a: [", "not YAML"),
+    ("a.yaml", "a: !!python/object:os.system {}", "not YAML"),
+    ("a.yaml", "random_seed: " + "9" * 5000, "a.yaml"),
+    ("a.json", "{", "not JSON"),
+    ("b.yaml", None, "no such file")])
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path, name, text, said):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as refused:
+        TrainingSettings.parse(["--config", str(tmp_path / name)], SQUAD)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("cls", SCRIPTS, ids=lambda cls: cls.__name__)
+def test_a_help_begins_with_two_calls_that_can_be_made(cls, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    task = SQUAD if cls in OF_ONE_TASK else None
+    lines = cls.parser(task).format_help().splitlines()
+    assert lines[1] == "" and len(lines[0]) > 10
+    for line in lines[2:4]:
+        start, script, *flags = shlex.split(line)
+        assert start == "python" and (ROOT / script).is_file()
+        cls.parse(flags, task)
+
+
+@pytest.mark.parametrize(("flags", "meant"), [
+    (["--learning-rate", "1"], "--learning_rate"), (["--num_train_epochs", "3"], "--epoch"),
+    (["--seed=3"], "--random_seed"), (["--bach_size", "3"], "--batch_size"), (["--device_target", "cpu"], "CPU"),
+    (["--lr_schedule", "const"], "constant")])
+def test_what_was_probably_meant_is_said(flags, meant, capsys):
+    with pytest.raises(SystemExit):
+        TrainingSettings.parse(flags, SQUAD)
+    assert f"; did you mean {meant}? (--help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "said"), [("--passage", "the text is not UTF-8"),
+                                            ("--data_url", "the name of a file or folder is not UTF-8; rename it")])
+def test_an_argument_that_is_not_utf_8_is_refused(flag, said, capsys):
+    with pytest.raises(SystemExit):
+        PredictionSettings.parse(["--load_checkpoint_path", "a", flag, os.fsdecode(b"caf\xe9")])
+    error = capsys.readouterr().err
+    assert f"argument {flag}: caf\\udce9: {said}" in error and error.count("\n") == 1

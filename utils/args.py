@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import sys
 import types
 import typing
@@ -16,9 +17,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from src.config import TaskConfig
-from utils.util import LOGGER
+from utils.util import LOGGER, InputError, is_text, read_json, read_text
 
 S = TypeVar("S", bound="Settings")
+CONFIG_HELP = "YAML or JSON file of flags, as config/*.yaml or a saved options_*.json; flags on the command line win"
+# What other people's scripts call our flags.
+ELSEWHERE = {"num_train_epochs": "epoch", "num_epochs": "epoch", "lr": "learning_rate", "seed": "random_seed",
+             "per_device_train_batch_size": "batch_size", "train_batch_size": "batch_size", "device": "device_target",
+             "output_dir": "checkpoints", "model_name_or_path": "load_pretrain_checkpoint_path",
+             "max_seq_length": "max_seq_len", "gradient_accumulation_steps": "accumulation_steps",
+             "warmup_ratio": "warmup_proportion", "data_dir": "data_url", "context": "passage",
+             "resume_from_checkpoint": "resume", "checkpoint": "load_checkpoint_path"}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -28,8 +37,15 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+class ExamplesFormatter(argparse.RawDescriptionHelpFormatter):
+    """Begins with the description, examples included, as they are; no list of every flag above it."""
+
+    def add_usage(self, *_: Any, **__: Any) -> None:
+        """Leave it out."""
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """Complains in one line and with exit code 2; abbreviated flags are refused."""
+    """Complains in one line and with exit code 2, naming what was probably meant; abbreviated flags are refused."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("allow_abbrev", False)
@@ -40,6 +56,37 @@ class OneLineParser(argparse.ArgumentParser):
         """Print what is wrong and leave."""
         print(f"error: {self.prog}: {message} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
+                   namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        """Read a command line; refuse unknown flags with the nearest known ones."""
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            meant = [suggestion(word, known) for word in unknown if word.startswith("-")]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{''.join(meant)}")
+        return values
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {', '.join(choices)})"
+                                         + suggestion(str(value), choices))
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """Say what was probably meant by an unknown flag, key or value: "; did you mean X?", or nothing.
+
+    >>> suggestion("--learning-rate", ["--epoch", "--learning_rate"])
+    '; did you mean --learning_rate?'
+    """
+    def plain(text: str) -> str:
+        return text.lstrip("-").partition("=")[0].lower().replace("-", "_")
+
+    by_plain = {plain(name): name for name in known}
+    wanted = ELSEWHERE.get(plain(word), plain(word))
+    near = [wanted] if wanted in by_plain else difflib.get_close_matches(wanted, by_plain, n=1)
+    return f"; did you mean {by_plain[near[0]]}?" if near else ""
 
 
 # --- types of flags ---------------------------------------------------------------------------------------------------
@@ -221,6 +268,7 @@ class Settings:
 
     prog: ClassVar[str] = ""
     description: ClassVar[str] = ""
+    examples: ClassVar[tuple[str, ...]] = ()       # flags of two calls, for the help
     no_effect: ClassVar[Mapping[type, tuple[str, ...]]] = {}       # class -> its flags that are accepted and not read
 
     task: TaskConfig | None = None                 # of a script for one data set
@@ -229,8 +277,13 @@ class Settings:
     @classmethod
     def parser(cls, task: TaskConfig | None = None) -> OneLineParser:
         """The parser; what it gives holds only the flags that were given."""
-        parser = OneLineParser(prog=cls.prog.format(task=task), description=cls.description.format(task=task),
-                               argument_default=argparse.SUPPRESS, formatter_class=argparse.HelpFormatter)
+        prog = cls.prog.format(task=task)
+        script = prog if prog.startswith("python ") else f"python {prog}"
+        lines = [cls.description.format(task=task), "", *(
+            f"  {script} {example if task is None else example.format(task=task)}" for example in cls.examples)]
+        parser = OneLineParser(prog=prog, description="\n".join(lines), argument_default=argparse.SUPPRESS,
+                               formatter_class=ExamplesFormatter)
+        parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
         groups: dict[str, argparse._ArgumentGroup] = {}
         for one in declared(cls, task):
             if one.title not in groups:
@@ -255,6 +308,10 @@ class Settings:
         """Read the command line; a flag that cannot be used ends the program with one line and exit code 2."""
         parser = cls.parser(task)
         given = vars(parser.parse_args(argv))
+        for name, value in given.items():
+            refuse_other_bytes(parser, name, value)
+        if "config" in given:
+            given = {**cls.from_file(given.pop("config"), task), **given}
         ignored = [one.name for one in cls.unread(task) if one.name in given]
         if ignored:
             LOGGER.warning("%s: no effect here, only training reads %s", parser.prog, ", ".join(
@@ -263,6 +320,24 @@ class Settings:
         if missing:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
         return cls.of({name: value for name, value in given.items() if name not in ignored}, task)
+
+    @classmethod
+    def from_file(cls, path: Path, task: TaskConfig | None = None) -> dict[str, Any]:
+        """The flags that a file sets; one that is null counts as left out.
+
+        Raises:
+            InputError: the file is missing, is no mapping, or has an unknown key or a value that cannot be used.
+        """
+        known = {name: one for one in (*declared(cls, task), *cls.unread(task))
+                 for name in (one.name, *one.flag.aliases)}
+        given = {}
+        for key, value in read_mapping_file(path).items():
+            if key not in known:
+                raise InputError(f"{path}: {key}: {cls.prog.format(task=task)} has no such flag"
+                                 f"{suggestion(str(key), list(known))}")
+            if value is not None:
+                given[known[key].name] = read_value(known[key], value, path)
+        return given
 
     @classmethod
     def of(cls: type[S], given: Mapping[str, Any], task: TaskConfig | None = None) -> S:
@@ -314,6 +389,56 @@ def add_flag(target: argparse._ArgumentGroup, one: Declared, task: TaskConfig | 
     elif one.default not in (None, ()) and not one.type.is_switch:
         text += f" (default: {one.default})"
     target.add_argument(*(f"--{name}" for name in (one.name, *one.flag.aliases)), dest=one.name, help=text, **options)
+
+
+def refuse_other_bytes(parser: OneLineParser, name: str, value: Any) -> None:
+    """Refuse text that is not UTF-8: Python stands in for its bytes by half surrogate pairs."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, (str, Path)) and not is_text(str(text)):
+            what = "name of a file or folder" if isinstance(text, Path) else "text"
+            parser.error(f"argument --{name}: {ascii(str(text))[1:-1][:80]}: the {what} is not UTF-8; "
+                         f"{'rename it' if isinstance(text, Path) else 'write it in UTF-8'}")
+
+
+def read_mapping_file(path: Path) -> dict[str, Any]:
+    """Read a YAML or, by its ending, a JSON file of one mapping.
+
+    Raises:
+        InputError: it is missing or is something else.
+    """
+    if path.suffix == ".json":
+        values = read_json(path)
+    else:
+        import yaml  # seldom needed
+
+        try:
+            values = yaml.safe_load(read_text(path))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: not a list of flags; write lines such as \"epoch: 2\"")
+    return values
+
+
+def read_value(one: Declared, value: Any, path: Path) -> Any:
+    """Read a flag's value from a file as the command line would read it.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    if one.type.is_list:
+        whole = dataclasses.replace(one, type=dataclasses.replace(one.type, is_list=False))
+        return [read_value(whole, part, path) for part in (value if isinstance(value, list) else [value])]
+    try:
+        if isinstance(value, (list, dict)):
+            raise argparse.ArgumentTypeError("one value is wanted")
+        read = boolean(str(value)) if one.type.is_switch else one.type.read(str(value))
+        if one.type.choices and read not in one.type.choices:
+            raise argparse.ArgumentTypeError(f"{read!r} is none of {', '.join(one.type.choices)}"
+                                             f"{suggestion(str(read), one.type.choices)}")
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise InputError(f"{path}: {one.name}: {error}") from None
+    return read
 
 
 def make(cls: type[S], values: Mapping[str, Any], **more: Any) -> S:

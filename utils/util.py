@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import math
@@ -29,6 +30,7 @@ def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Seq
 
     Set the environment variable ``KTNET_DEBUG=1`` to see the traceback as well.
     """
+    set_up_streams()
     try:
         main(argv)
     except (InputError, OSError) as error:      # OSError: a file that cannot be read or written, a full disk
@@ -66,6 +68,23 @@ def set_up_logging(log_file: Optional[Path | str] = None) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
         LOGGER.addHandler(handler)
+
+
+def is_text(text: str) -> bool:
+    """Whether a string can be written as UTF-8; the shell's other bytes arrive as half surrogate pairs."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def set_up_streams() -> None:
+    """Read a pipe as UTF-8; what the terminal cannot show is written by its number."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
 
 
 def read_text(path: Path | str, fix: str = "") -> str:

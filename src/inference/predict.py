@@ -29,7 +29,7 @@ from src.viewer.page import write_page
 from src.weights.build import build_for_evaluation
 from src.weights.checkpoint import config_path, load_config
 from utils.device import set_up_device
-from utils.util import LOGGER, InputError, file_digest, read_json, read_text
+from utils.util import LOGGER, InputError, file_digest, is_text, read_json, read_text
 
 SHOWN = 3      # answers printed for people
 
@@ -232,10 +232,25 @@ def read_questions(given: QuestionSettings) -> Iterator[str]:
             line = input("question> ") if prompt else next(sys.stdin)
         except (EOFError, StopIteration):
             return
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input: byte 0x{error.object[error.start]:02x} is not UTF-8; write the "
+                             "questions in UTF-8") from None
+        if not is_text(line):
+            raise InputError("standard input: the question is not UTF-8; write it in UTF-8")
         if line.strip():
             yield line.strip()
         elif prompt:
             return
+
+
+def to_json(prediction: Prediction) -> str:
+    """One line of JSON that standard output can show."""
+    text = json.dumps(prediction.to_dict(), ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(prediction.to_dict())
+    return text
 
 
 def run_prediction(settings: PredictionSettings) -> None:
@@ -246,8 +261,7 @@ def run_prediction(settings: PredictionSettings) -> None:
     predictions, cases = [], []
     for question in read_questions(given):
         prediction = predictor.ask(passage, question)
-        print(json.dumps(prediction.to_dict(), ensure_ascii=False) if given.json else
-              f"{question}\n  {prediction.to_text()}", flush=True)
+        print(to_json(prediction) if given.json else f"{question}\n  {prediction.to_text()}", flush=True)
         predictions.append(prediction)
         if given.html:
             cases.append(predictor.case(prediction))
