@@ -44,7 +44,7 @@ make_environment() {
         local -a options=(--quiet --disable-pip-version-check -r "$file")
         if [[ $file == *requirements-encoder.txt ]]; then options=(--no-deps "${options[@]}"); fi
         "$python" -m pip install "${options[@]}" || {
-            echo "error: pip could not install $file (see above); mend the network or its index and run this again" >&2
+            echo "error: pip could not install $file (see above); fix the network or the package index and run this again" >&2
             return 2
         }
         echo "$wanted" >>"$stamp"

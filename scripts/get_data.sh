@@ -11,7 +11,7 @@
 #   wordnet    WordNet 3.0 (scripts/get_wordnet.sh)         20 MB
 #   authors    what the paper's authors retrieved: spares retrieve.py; not among the parts fetched by default
 #
-# An interrupted download goes on where it was. Nothing that is there is replaced: a file that is not the official one
+# An interrupted download resumes. Existing files are never replaced: a file that is not the official one
 # is named and left. --list fetches nothing. Environment: CURL [curl], PYTHON, MIRROR=URL takes every file
 # but WordNet's from URL/NAME in place of its own address (file:// works).
 set -euo pipefail
@@ -74,7 +74,7 @@ get() {                     # PLACE URL MD5: one file below the data folder
     if [[ -n ${MIRROR:-} ]]; then url=${MIRROR%/}/${place##*/}; fi
     mkdir -p "${target%/*}"
     echo "  getting $place"
-    # A part that is whole already makes curl fail (there is nothing to go on with): the check below decides.
+    # curl fails if a part is already complete (nothing to resume): the check below decides.
     "$CURL" --fail --location --silent --show-error --retry 3 --connect-timeout 30 --continue-at - \
         --output "$part" "$url" || code=$?
     if [[ ! -s $part ]]; then
@@ -84,7 +84,7 @@ get() {                     # PLACE URL MD5: one file below the data folder
         mv -n "$part" "$target"
         echo "  got     $place"
     elif ((code)); then
-        missing "$place" "$url" "curl failed with code $code; run this again to go on from byte $(wc -c <"$part")"
+        missing "$place" "$url" "curl failed with code $code; run this again to resume from byte $(wc -c <"$part")"
     else
         reason="what came is not the official file: MD5 $(md5_of "$part")"
         if [[ $md5 == - ]]; then reason="what came is a web page"; fi
@@ -173,7 +173,7 @@ for part in "$@"; do
 done
 if ((${#by_hand[@]})); then
     echo
-    echo "Missing. Run this again to go on, or fetch by hand and put into $DATA:"
+    echo "Missing. Run this again to resume, or download by hand and put into $DATA:"
     printf '  %s\n' "${by_hand[@]}"
     exit 2
 fi

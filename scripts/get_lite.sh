@@ -22,7 +22,7 @@ scratch=$(mktemp -d "$ROOT/.lite/part.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 "$PYTHON" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --implementation cp \
     --python-version 3.7 --abi cp37m --platform manylinux1_x86_64 --dest "$scratch" mindspore-lite==2.0.0 ||
-    die "pip could not download mindspore-lite 2.0.0 (see above); mend the network or its index and run this again"
+    die "pip could not download mindspore-lite 2.0.0 (see above); fix the network or the package index and run this again"
 "$PYTHON" -m zipfile --extract "$scratch"/mindspore_lite-2.0.0-*.whl "$scratch/wheel"
 [[ -f $scratch/wheel/mindspore_lite/include/api/model.h ]] || die "the wheel holds no headers; remove pip's cache"
 touch "$scratch/wheel/mindspore_lite/.complete"

@@ -42,7 +42,7 @@ name_of() {         # DIR: a name for what belongs to it
     printf '%s-%s\n' "$(basename "$1")" "$(cksum <<<"$1" | cut -d' ' -f1)"
 }
 
-link_data() {       # DATAPATH FOLDER: links to the files that conversion reads; features are made anew beside them
+link_data() {       # DATAPATH FOLDER: links to the files that conversion reads; features are built beside them
     local part file
     for part in SQuAD ReCoRD KB_embeddings raw nltk tokenization_squad tokenization_record retrieve_wordnet \
         retrieve_nell; do
@@ -131,7 +131,7 @@ for task in "${tasks[@]}"; do
     flags=(--device_target "${DEVICE_TARGET:-CPU}" --data_url "$data" --vocab_path "$vocabulary"
         --bert_config_path "$encoder/bert_config.json" --load_pretrain_checkpoint_path "$encoder/roberta.ckpt"
         --epoch "${EPOCHS:-$default}" "${training[@]}" --checkpoints "$run" "${FLAGS[@]}")
-    # A run of other flags or other features is kept; one of the same goes on where it was, or is done already.
+    # A run with other flags or features is kept; one with the same resumes where it stopped, or is finished.
     recipe=$({ printf '%s\n' "${flags[@]}"; cksum <"$data/${folder_of[$task]}/train.manifest.json"; } | cksum)
     if [[ -d $run && $(cat "$run/recipe" 2>/dev/null) != "$recipe" ]]; then keep_earlier "$run"; fi
     mkdir -p "$run"

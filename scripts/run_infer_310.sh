@@ -70,7 +70,7 @@ step() {            # LOG FUNCTION: its output goes to the log and, should it fa
     echo "$2 (log $1)"
     if "$2" >>"$1" 2>&1; then return 0; fi
     tail -n 3 "$1" >&2
-    die "$2 failed; the whole log is $1"
+    die "$2 failed; the complete log is $1"
 }
 
 infer_log=$ROOT/infer.log acc_log=$ROOT/acc.log

@@ -18,7 +18,7 @@ infer_tools() {     # what the inference harness is built from
 infer_tools || echo "WARNING: the inference harness cannot be built here: its tests are SKIPPED" >&2
 
 failed=()
-run() {             # NAME COMMAND...: go on after a failure, so that one run shows them all
+run() {             # NAME COMMAND...: continue after a failure, so that one run shows them all
     echo "== $1"
     "${@:2}" || failed+=("$1")
 }

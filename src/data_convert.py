@@ -1,4 +1,4 @@
-"""Examples to MindRecord: reads a data set with its knowledge, writes its features whole or not at all.
+"""Examples to MindRecord: reads a data set with its knowledge and writes its features atomically.
 
 The compact columns and the side files are described in ``src/reader/storage.py``.
 """
@@ -170,7 +170,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def publish(written: ConvertedFiles, files: ConvertedFiles, manifest: Mapping[str, Any]) -> None:
-    """Move the files in place so that at no moment a mixture of old and new looks whole.
+    """Publish atomically: readers never mistake a mix of old and new files for a complete set.
 
     The manifest goes first and comes last; MindRecord's index goes before its data is replaced and comes after.
     """

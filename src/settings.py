@@ -189,7 +189,7 @@ class JobSettings:
     load_checkpoint_path: Path | None = flag(None, "KT-NET checkpoint that is evaluated with --do_train False "
                                                    "--do_predict True [init_checkpoint]")
     do_val: bool = flag(False, "evaluate after every epoch and keep the best checkpoint as KTNET_*-best.ckpt")
-    resume: bool = flag(False, "go on with the training in the checkpoint folder, if there is one")
+    resume: bool = flag(False, "continue the training in the checkpoint folder, if there is one")
     force_memory: bool = flag(False, "train even if the estimate of memory exceeds what is there")
     save_steps: PositiveInt | None = flag(None, "steps between checkpoints [once an epoch]")
     keep_checkpoint_max: PositiveInt = flag(3, "checkpoints that are kept")
@@ -542,7 +542,7 @@ class ResultSettings:
     title: ClassVar[str] = "results"
 
     result_path: Path = flag(Path("./result_files"), "folder of the harness's results")
-    output_path: Path = flag(Path("./output"), "folder for predictions.json and the like")
+    output_path: Path = flag(Path("./output"), "folder for predictions.json and the other results")
     ignore_padding: bool = flag(False, "choose the n best among word pieces only, as evaluation does, and not as "
                                        "BERT's SQuAD code among all positions")
 

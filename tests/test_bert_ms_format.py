@@ -344,7 +344,7 @@ def test_a_flipped_bit_is_found(tmp_path):
         broken = bytearray(whole)
         broken[place] ^= 4
         path.write_bytes(broken)
-        with pytest.raises(InputError, match="x.ckpt: not a whole MindSpore checkpoint"):
+        with pytest.raises(InputError, match="x.ckpt: not a complete MindSpore checkpoint"):
             read_checkpoint(path)
 
 
@@ -414,7 +414,7 @@ def test_truncated_safetensors(tmp_path, kept):
     folder = write_huggingface(tmp_path / "source", huggingface_tensors(make_parameters()))
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    assert "model.safetensors: not a whole safetensors file" in refused(folder)
+    assert "model.safetensors: not a complete safetensors file" in refused(folder)
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0", lambda data: b""])

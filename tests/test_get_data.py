@@ -112,7 +112,7 @@ def test_a_cut_download_is_kept_for_the_next_time(mirror, tmp_path):
                     encoding="utf-8")
     curl.chmod(0o755)
     said = run(tmp_path / "data", "kb", script=script, CURL=str(curl), code=2)
-    assert "run this again to go on from byte 3" in said
+    assert "run this again to resume from byte 3" in said
     assert (tmp_path / "data" / "KB_embeddings" / "wn_concept2vec.txt.part").read_text("utf-8") == "abc"
 
 
@@ -154,7 +154,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(mirror, tmp_path):
     data = tmp_path / "data" / "KB_embeddings"
     with serve(folder, sent=50_000) as (url, requests):
         said = run(tmp_path / "data", "kb", script=script, MIRROR=url, code=2, NO_PROXY="127.0.0.1")
-        assert "run this again to go on from byte 50000" in said
+        assert "run this again to resume from byte 50000" in said
         assert (data / "wn_concept2vec.txt.part").read_bytes() == whole[:50_000]
         run(tmp_path / "data", "kb", script=script, MIRROR=url, NO_PROXY="127.0.0.1")
     assert (data / "wn_concept2vec.txt").read_bytes() == whole
@@ -174,7 +174,7 @@ def test_what_is_not_official_is_named(mirror, tmp_path):
     (folder / "vocab.txt").write_text("<!DOCTYPE html><html>sign in</html>", encoding="utf-8")
     data = tmp_path / "data"
     said = run(data, "kb", "bert", script=script, MIRROR=folder.as_uri(), code=2)
-    assert "not the official file" in said and "a web page" in said and "fetch by hand" in said
+    assert "not the official file" in said and "a web page" in said and "download by hand" in said
     assert said.count("got     ") == 3 and not list(data.rglob("*.part"))
     assert not (data / "KB_embeddings" / "wn_concept2vec.txt").exists()
     mine = data / "KB_embeddings" / "wn_concept2vec.txt"

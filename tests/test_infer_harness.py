@@ -247,14 +247,14 @@ MODEL = (b"\x0a\x031.1" b"\x12\x09MindSpore" b"\x2a\x062.10.0" b"\x3a\x90\x03" +
 
 @pytest.mark.parametrize(("contents", "message"), [
     (MODEL, "version 3 of 2.10.0"),
-    (MODEL[:100], "the file is cut, or not a MindIR"),
-    (MODEL[:10], "the file is cut, or not a MindIR"),
+    (MODEL[:100], "the file is truncated, or not a MindIR"),
+    (MODEL[:10], "the file is truncated, or not a MindIR"),
     (b"", "not a MindIR"),
     (b"\x08\x04" + MODEL, "an ONNX file, not a MindIR; convert it with onnx_to_lite"),
     (b"PK\x03\x04" + bytes(100), "not a MindIR"),
     (b"\x0a\x031.1", "not a MindIR"),
     (b"\x0a" + b"\xff" * 20, "not a MindIR"),
-    (b"\x12" + b"\xff" * 9 + b"\x01", "the file is cut, or not a MindIR"),
+    (b"\x12" + b"\xff" * 9 + b"\x01", "the file is truncated, or not a MindIR"),
 ])
 def test_what_a_model_file_is(inspect, tmp_path, contents, message):
     (tmp_path / "model").write_bytes(contents)
@@ -413,7 +413,7 @@ def test_the_whole_way_gives_the_evaluations_answers(harness, copy):
     broken = script(root, "run_infer_310.sh", root / "mindir" / "KTNET_squad.lite.mindir", data / "SQuAD", "n", "squad",
                     data, "0")
     assert broken.returncode == 2 and not (root / "acc.log").exists()
-    assert "squad_batch_1_0.bin: has 0 bytes" in broken.stderr and "infer failed; the whole log is" in broken.stderr
+    assert "squad_batch_1_0.bin: has 0 bytes" in broken.stderr and "infer failed; the complete log is" in broken.stderr
 
 
 @pytest.mark.parametrize(("place", "value", "message"), [

@@ -324,7 +324,7 @@ def cut_manifest(results: Path, inputs: Path) -> None:
     (cut, r"squad_batch_1_1_0.bin: has 124 bytes, not the 128 of float32 \[2, 1, 16\]"),
     (add_one, r"squad_batch_1_4_0.bin: belongs to no input"),
     (not_a_number, r"unique id 1000000000 \(question q0\) are not all finite"),
-    (no_manifest, r"manifest.json: no such file; the inputs are not there or not whole, run preprocess.py"),
+    (no_manifest, r"manifest.json: no such file; the inputs are missing or incomplete; run preprocess.py"),
     (other_inputs, "was not made of"),
     (other_dataset, "holds inputs of record, not of squad"),
     (broken_manifest, "not a manifest of inputs"),

@@ -109,7 +109,7 @@ def test_plain_values_name_every_flag():
 
 @pytest.mark.parametrize(("cls", "argv", "said"), [
     (EvaluationSettings, [], "run_KTNET_squad_eval.py: the following arguments are required: --load_checkpoint_path"),
-    (TrainingSettings, ["--epoch", "0"], "argument --epoch: '0' is no whole number of at least 1"),
+    (TrainingSettings, ["--epoch", "0"], "argument --epoch: '0' is not a whole number of at least 1"),
     (TrainingSettings, ["--freeze", "maybe"], "'maybe' is neither True nor False"),
     (TrainingSettings, ["--warm", "0.1"], "unrecognized arguments: --warm"),
     (PostprocessSettings, ["--dataset", "trivia"], "invalid choice: 'trivia'")])
@@ -205,7 +205,7 @@ def test_every_recipe_in_config_can_be_used(path):
 
 @pytest.mark.parametrize(("name", "text", "said"), [
     ("a.yaml", "learning_rat: 1", "learning_rat: run_KTNET_squad.py has no such flag; did you mean learning_rate?"),
-    ("a.yaml", "epoch: 0", "epoch: '0' is no whole number of at least 1"),
+    ("a.yaml", "epoch: 0", "epoch: '0' is not a whole number of at least 1"),
     ("a.yaml", "epoch: [1, 2]", "epoch: one value is wanted"),
     ("a.yaml", "device_target: gpu", "device_target: 'gpu' is none of"),
     ("a.yaml", "- epoch", "not a list of flags"),

@@ -11,13 +11,13 @@
 
 namespace ktnet {
 
-// Something the user gave cannot be used; the message names the file or flag and the mend.
+// Unusable user input; the message names the file or flag and the fix.
 class InputError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// The whole file as text. Throws InputError.
+// The contents of a file as text. Throws InputError.
 std::string ReadText(const std::filesystem::path& path);
 
 // Fills `size` bytes at `target` from a file of exactly that size. Throws InputError.

@@ -55,7 +55,7 @@ class Fields {
         Refuse();
     }
     if (field.wire != kVarint && field.value > left_) {
-      throw InputError(path_.string() + ": the file is cut, or not a MindIR; export it again or copy it whole");
+      throw InputError(path_.string() + ": the file is truncated, or not a MindIR; export or copy it again");
     }
     return field;
   }

@@ -43,7 +43,7 @@ using ktnet::InputError;
 
 constexpr char kEnding[] = ".mindir";
 
-// The converter adds the ending itself and makes the file readable only; it is moved into place when it is whole.
+// The converter adds the ending itself and makes the file read-only; the file is renamed when it is complete.
 void Convert(const fs::path& onnx, const fs::path& target) {
   if (!fs::is_regular_file(onnx)) throw InputError(onnx.string() + ": no such file; give an ONNX file of export.py");
   if (target.extension() != kEnding) throw InputError(target.string() + ": must end in " + kEnding);
@@ -56,7 +56,7 @@ void Convert(const fs::path& onnx, const fs::path& target) {
   if (status.IsError() || !fs::is_regular_file(written)) {
     std::error_code ignored;
     fs::remove(written, ignored);
-    throw InputError(onnx.string() + ": MindSpore Lite cannot convert it; is it a whole ONNX file of export.py?");
+    throw InputError(onnx.string() + ": MindSpore Lite cannot convert it; is it a complete ONNX file from export.py?");
   }
   fs::permissions(written, fs::perms::owner_write | fs::perms::group_read | fs::perms::others_read,
                   fs::perm_options::add);

@@ -132,7 +132,7 @@ void Session::Load(const std::string& stem) {
 void Session::Predict() {
   if (state_->model.Predict(state_->inputs, &state_->outputs).IsError() || state_->outputs.size() != 1 ||
       state_->outputs[0].MutableData() == nullptr) {
-    throw InputError(state_->path.string() + ": the inference failed; MindSpore Lite's messages stand above");
+    throw InputError(state_->path.string() + ": the inference failed; see MindSpore Lite's messages above");
   }
 }
 

@@ -109,11 +109,11 @@ def read_manifest(folder: Path | str, name: str = MANIFEST) -> BinManifest:
     """Read the manifest of a folder of inputs.
 
     Raises:
-        InputError: it is missing (the inputs are not whole) or broken.
+        InputError: it is missing (the inputs are incomplete) or broken.
     """
     path = Path(folder) / name
     if not path.is_file():
-        raise InputError(f"{path}: no such file; the inputs are not there or not whole, run preprocess.py")
+        raise InputError(f"{path}: no such file; the inputs are missing or incomplete; run preprocess.py")
     try:
         return BinManifest.from_dict(read_json(path))
     except InputError:

@@ -69,7 +69,7 @@ def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[Feature
 
 def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, stem: Path,
            file_format: str) -> Path:
-    """Write a network as one file, whole or not at all.
+    """Write a network as one file, atomically.
 
     Args:
         network: :class:`src.KTNET_eval.KTNETEval` with its weights and layers of the framework's own operators; for
@@ -92,7 +92,7 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
     with tempfile.TemporaryDirectory(prefix=f".{stem.name}.", dir=stem.parent) as folder:
         target = stem.name + ENDINGS[file_format]
         try:
-            with working_in(folder):     # MindSpore refuses paths with blanks and the like
+            with working_in(folder):     # MindSpore refuses paths with spaces and other characters
                 if file_format == "ONNX":
                     stand_ins = prepare_for_onnx(network)
                     ms.onnx.export(network, *inputs, file_name=target, input_names=names, output_names=[OUTPUT_NAME])

@@ -91,7 +91,7 @@ def restore_erf(path: Path | str, stand_ins: int) -> None:
     """Put Erf where an exported ONNX file has its stand-in, and check the file.
 
     Args:
-        path: the file; it is written anew.
+        path: the file; it is rewritten.
         stand_ins: how many there must be.
     """
     import onnx  # needed for this alone

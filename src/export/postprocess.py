@@ -20,7 +20,7 @@ def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, result
         dataset: squad or record.
         inputs: the folder that preprocess.py wrote.
         results: the folder that the harness wrote, ``<dataset>_batch_1_<i>_0.bin``: float32 [2, 1, S].
-        output: where predictions.json and the like are written.
+        output: folder for predictions.json and the other results.
         save_logits: also write the logits as one .npz file.
         choices: n_best_size and the other options of :class:`src.reader.decoding.DecodingOptions`.
 
@@ -41,7 +41,7 @@ def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, result
 
 
 def check_origin(manifest: BinManifest, mindrecord: Path, dataset: str, inputs: Path) -> None:
-    """Refuse inputs of another data set or of features that have been converted anew since."""
+    """Refuse inputs of another data set, or of features that were converted again since."""
     if manifest.dataset != dataset:
         raise InputError(f"{inputs}: holds inputs of {manifest.dataset}, not of {dataset}; run preprocess.py for "
                          f"{dataset}, or give another --dataset")

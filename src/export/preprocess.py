@@ -1,4 +1,4 @@
-"""MindRecord to raw files for the inference harness; a run that was cut short goes on where it stopped."""
+"""MindRecord to raw files for the inference harness; an interrupted run resumes where it stopped."""
 from __future__ import annotations
 
 import contextlib
@@ -26,7 +26,7 @@ from src.reader.storage import open_converted
 from utils.util import LOGGER, InputError, file_digest
 
 UNIQUE_ID = DEV_LABELS[0].name
-ENDINGS = (".bin", ".bin.part")    # whole, and being written
+ENDINGS = (".bin", ".bin.part")    # complete, and being written
 
 
 def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused: Iterable[str] = ()) -> BinManifest:
@@ -39,10 +39,10 @@ def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused:
         unused: names of knowledge bases that the exported network does not read.
 
     Returns:
-        The manifest, as it now stands in ``folder``.
+        The manifest, as written to ``folder``.
 
     Raises:
-        InputError: the features are not whole or of another data set, or ``folder`` holds files of somebody else.
+        InputError: the features are incomplete or of another data set, or ``folder`` holds other files.
     """
     folder = Path(folder)
     converted = open_converted(mindrecord)

@@ -191,7 +191,7 @@ class ConvertedFiles:
 
     @property
     def manifest(self) -> Path:
-        """What the other files are and were made of; there only when they are whole."""
+        """Describes the other files and their sources; exists only if they are complete."""
         return self.mindrecord.with_suffix(".manifest.json")
 
 
@@ -216,7 +216,7 @@ def manifest_problem(manifest: Any) -> str:
 
 
 def open_converted(mindrecord: Path | str) -> dict[str, Any]:
-    """Check that a converted split is whole, and return its manifest.
+    """Check that a converted split is complete, and return its manifest.
 
     To be called before MindSpore opens the file: its reader crashes the process on a damaged pair.
 
@@ -226,7 +226,7 @@ def open_converted(mindrecord: Path | str) -> dict[str, Any]:
     files = ConvertedFiles(Path(mindrecord))
     again = "run data_convert.py for this split"
     if not files.manifest.is_file():
-        raise InputError(f"{files.manifest}: no such file; the features are not there or not whole: {again}")
+        raise InputError(f"{files.manifest}: no such file; the features are missing or incomplete: {again}")
     manifest = read_json(files.manifest)
     problem = manifest_problem(manifest)
     if problem or files.mindrecord.name not in manifest["files"]:

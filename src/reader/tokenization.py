@@ -45,14 +45,14 @@ def load_vocabulary(path: Path | str) -> dict[str, int]:
     for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
         piece = line.strip()
         if piece in vocabulary:
-            raise InputError(f"{path}: line {number}: piece {piece!r} stands on line {vocabulary[piece] + 1} already; "
+            raise InputError(f"{path}: line {number}: piece {piece!r} is already on line {vocabulary[piece] + 1}; "
                              "give the encoder's own vocab.txt")
         vocabulary[piece] = len(vocabulary)
     missing = [token for token in (PAD, UNK, CLS, SEP) if token not in vocabulary]
     if missing:
         raise InputError(f"{path}: {', '.join(missing)} missing; give the vocab.txt of a BERT encoder")
     if vocabulary[PAD] != 0:
-        raise InputError(f"{path}: {PAD} stands on line {vocabulary[PAD] + 1}; it must be the first piece, "
+        raise InputError(f"{path}: {PAD} is on line {vocabulary[PAD] + 1}; it must be the first piece, "
                          "features are padded with 0")
     return vocabulary
 

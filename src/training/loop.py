@@ -87,7 +87,7 @@ class Trainer:
         return [*own, *averages, self.best_f1]
 
     def start(self, settings: dict[str, Any]) -> None:
-        """Begin, or go on where the last run was."""
+        """Begin, or resume where the last run stopped."""
         if self.job.resume:
             self.step = self.state.resume(settings, self.devices.is_first)
             if self.devices.sum(self.step) != self.devices.count * self.step:

@@ -1,4 +1,4 @@
-"""Everything that a killed training needs to go on exactly where it was, in one file that is written atomically.
+"""Everything that a killed training needs to resume exactly where it stopped, in one file that is written atomically.
 
 ``training_state_{task}.ckpt`` holds the weights, Adam's moments, the moving average, the loss scale and the number of
 steps done. The order of the data and (on CPU) the dropout masks follow from the seed and the step, so that number is
@@ -56,7 +56,7 @@ class TrainingState:
             InputError: the folder holds a training, or checkpoints, already; nothing of it is touched.
         """
         if self.path.exists() or self.settings_path.exists():
-            raise InputError(f"{self.path.parent}: holds a training already; go on with it by --resume True, or give "
+            raise InputError(f"{self.path.parent}: holds a training already; continue it with --resume True, or give "
                              "another folder by --checkpoints")
         if others := checkpoints_in(self.path.parent, self.task):      # older ones than ours will be removed
             raise InputError(f"{self.path.parent}: holds checkpoints already, as {others[-1].name}, of a training that "
@@ -65,7 +65,7 @@ class TrainingState:
         self.digest = settings_digest(settings)
 
     def resume(self, settings: Mapping[str, Any], begins: bool = True) -> int:
-        """Load the last state; returns the steps done: 0 when there is nothing to go on with.
+        """Load the last state; returns the steps done, 0 when there is none.
 
         Args:
             settings: those of this run.

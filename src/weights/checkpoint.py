@@ -1,4 +1,4 @@
-"""Checkpoints: saved whole or not at all, loaded by name with every shape checked.
+"""Checkpoints: saved atomically, loaded by name with every shape checked.
 
 Beside ``NAME.ckpt`` lies ``NAME.json`` with the network's sizes and the options of the run. A checkpoint ends with the
 CRC-32 of its contents, which MindSpore writes and checks.
@@ -34,7 +34,7 @@ WORKPLACE = ".saving"                       # part of the name of the folder tha
 
 
 def write_checkpoint(path: Path | str, parameters: Mapping[str, np.ndarray | Tensor]) -> None:
-    """Save ``parameters`` as a MindSpore checkpoint, whole or not at all.
+    """Save ``parameters`` as a MindSpore checkpoint, atomically.
 
     Raises:
         InputError: it cannot be written, for instance because the disk is full; nothing is left behind.
@@ -114,7 +114,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Parameter]:
         if "memory" in reason:
             raise InputError(f"{path}: too little memory to read it ({reason}); end other programs and try again"
                              ) from None
-        raise InputError(f"{path}: not a whole MindSpore checkpoint ({reason}); save or copy it again") from None
+        raise InputError(f"{path}: not a complete MindSpore checkpoint ({reason}); save or copy it again") from None
 
 
 def _has_crc(path: Path) -> bool:

@@ -30,7 +30,7 @@ OTHER_SOURCES = (
 )
 OUR_ENCODER = "roberta.ckpt"        # what bert_ms_format.py writes
 READERS = ("builtin", "paddle")     # of persistables
-KTNET_MARK = "cls_squad_out_w"      # the answer layer: the folder holds a whole KT-NET of the authors
+KTNET_MARK = "cls_squad_out_w"      # the answer layer: the folder holds a complete KT-NET of the authors
 
 
 class EncoderSource(Protocol):
@@ -76,7 +76,7 @@ class HuggingFaceFolder:
         try:
             self._tensors = safe_open(self._path, framework="np")
         except SafetensorError as error:
-            raise InputError(f"{self._path}: not a whole safetensors file ({error}); fetch it again") from None
+            raise InputError(f"{self._path}: not a complete safetensors file ({error}); fetch it again") from None
         self._full_names = {name.removeprefix("bert."): name for name in self._tensors.keys()}  # noqa: SIM118
         self.names = frozenset(self._full_names)
         self._check_kind()
@@ -147,7 +147,7 @@ class PaddleFolder:
 
     @property
     def is_ktnet(self) -> bool:
-        """Whether the folder holds a whole trained KT-NET, not only an encoder."""
+        """Whether the folder holds a complete trained KT-NET, not only an encoder."""
         return KTNET_MARK in self.names
 
     def shape(self, name: str) -> tuple[int, ...]:
