@@ -3,9 +3,9 @@
     python -m benchmarks.agree --dataset squad --load_checkpoint_path CKPT --data_url data [--output agree]
 
 The checkpoint is exported as ONNX and converted for MindSpore Lite; harness and onnxruntime take the same raw inputs,
-MindSpore evaluates the checkpoint. The three sets of logits are decoded alike. ``differences`` holds the greatest
-difference of two sets over all positions of all features, ``predictions_equal`` whether the three predictions.json are
-the same byte for byte. The exit code is 1 where a difference exceeds 1e-4 or predictions differ.
+MindSpore evaluates the checkpoint. The three sets of logits are decoded in the same way. ``differences`` holds the
+largest difference of two sets over all positions of all features, ``predictions_equal`` whether the three
+predictions.json are identical. The exit code is 1 if a difference exceeds 1e-4 or predictions differ.
 """
 from __future__ import annotations
 

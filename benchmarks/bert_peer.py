@@ -1,4 +1,4 @@
-"""The peer of the benchmarks: HuggingFace's BertForQuestionAnswering on PyTorch, with the encoder's sizes."""
+"""What the benchmarks compare with: HuggingFace's BertForQuestionAnswering on PyTorch, with the encoder's sizes."""
 from __future__ import annotations
 
 import dataclasses

@@ -3,8 +3,8 @@
     python -m benchmarks.convert --data_url DATA [--dataset squad] [--split train] [--times 10]
 
 Memory is the sum of the proportional set sizes (shared pages counted once) of the script and its processes, sampled;
-``--times N`` converts N copies of the data set, made in a temporary folder with ids of their own. ``dense_bytes`` is
-what the same features take in a MindRecord file with the columns of the feature table, from a sample of them.
+``--times N`` converts N copies of the data set with distinct ids, made in a temporary folder. ``dense_bytes`` is the
+size of the same features in a MindRecord file with dense columns, estimated from a sample.
 """
 from __future__ import annotations
 

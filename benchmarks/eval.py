@@ -6,8 +6,8 @@ From features to predictions.json: KT-NET as run_KTNET_squad_eval.py does it, wi
 padded to max_seq_len; HuggingFace's BertForQuestionAnswering on PyTorch, with an encoder of the same sizes, on the same
 word pieces, padded to max_seq_len ("fixed", as HuggingFace's SQuAD recipe does) and to the longest of each batch in the
 file's order ("longest"). KT-NET reads its features from the MindRecord file; plain BERT has them in memory already.
-Both decode with this project's decoder, and each is in a process of its own. KT-NET's lengths are compiled beforehand,
-and the time of that is told apart. The median turn counts, and ratios are those of the medians.
+Both decode with this project's decoder, each in its own process. KT-NET's lengths are compiled first, and that time is
+reported separately. The median turn counts, and ratios are those of the medians.
 """
 from __future__ import annotations
 

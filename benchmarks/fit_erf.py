@@ -1,9 +1,9 @@
-"""Fit the quotient of ``ascend310_infer/src/erf.cc`` and print its coefficients and greatest error.
+"""Fit the quotient of ``ascend310_infer/src/erf.cc`` and print its coefficients and largest error.
 
     python -m benchmarks.fit_erf
 
-erf(x) = x P(x^2) / Q(x^2) with Q(0) = 1. P and Q are chosen so that the greatest error on [0, 4] is small: with the
-last round's Q as divisor the problem is linear least squares, its weights raised where the error is large (Lawson).
+erf(x) = x P(x^2) / Q(x^2) with Q(0) = 1. P and Q minimise the largest error on [0, 4]: with the previous round's Q
+as divisor the problem is linear least squares, with weights increased where the error is large (Lawson).
 """
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.fit_gelu [--degree 6]
 
-log(Phi(x) / Phi(-x)) = x P(x^2) for an even function P. A polynomial P is chosen so that the greatest error of
-x sigmoid(x P(x^2)) against x Phi(x) is smallest: weighted least squares in Chebyshev polynomials of x^2, the weights
-raised where the error is large until it is level (Lawson's algorithm).
+log(Phi(x) / Phi(-x)) = x P(x^2) for an even function P. The polynomial P minimises the largest error of
+x sigmoid(x P(x^2)) against x Phi(x): weighted least squares in Chebyshev polynomials of x^2, with weights increased
+where the error is large until it is level (Lawson's algorithm).
 """
 from __future__ import annotations
 

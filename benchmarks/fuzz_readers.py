@@ -2,8 +2,8 @@
 
     python -m benchmarks.fuzz_readers --count 100000 --seed 1
 
-A reader must give its result or refuse with a one-line InputError; anything else ends the run with the input that did
-it, written to ``--keep``. The largest memory that was used is printed at the end.
+A reader must return its result or raise a one-line InputError; anything else ends the run, with the offending input
+written to ``--keep``. The peak memory is printed at the end.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
     python -m benchmarks.infer --load_checkpoint_path CKPT --preprocess_path preprocess_result [--questions 16]
 
 The checkpoint is exported as ONNX and converted for MindSpore Lite; then the harness, onnxruntime and the same network
-in PyTorch answer the same questions one by one, each with as many threads as ``threads`` says: the harness as that many
-models of one thread each. Times are milliseconds a question; the
-harness's hold reading its inputs from files and writing its results, the others' neither.
+in PyTorch answer the same questions one by one, each with ``threads`` threads (the harness as that many single-threaded
+models). Times are milliseconds per question; the harness's include reading inputs from files and writing results.
 """
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Kill a training again and again and see that it loses nothing; prints one JSON line.
+"""Kill a training repeatedly and check that it loses nothing; prints one JSON line.
 
     python -m benchmarks.kill [--kills 50] [--seed 1]
 
 A tiny network is trained once without interruption. The same training is then killed with SIGKILL at random moments
 (half of the kills at any time from its start into its first steps, the others shortly after a random number of steps
 and saved checkpoints) and resumed by --resume True, until it has been killed often enough and may run to its end. After
-every kill each checkpoint that lies there must be readable; at the end every weight, moment and average must equal the
-uninterrupted run's to the bit, and metrics.jsonl must hold every step once.
+every kill all checkpoints must be readable; at the end every weight, moment and average must be bit-identical to the
+uninterrupted run's, and metrics.jsonl must hold every step once.
 """
 from __future__ import annotations
 

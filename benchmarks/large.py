@@ -3,8 +3,8 @@
     python -m benchmarks.large --data_url DATA [--steps 3] [--batch_size 1] [-- FLAGS of run_KTNET_squad.py]
 
 The encoder has BERT-large's sizes and random weights, written to a temporary folder; features, concept vectors and the
-training script are the real ones. Memory is the process's own (PSS), sampled; the estimate that the training makes
-before it compiles stands beside it.
+training script are the real ones. Memory is the process's own (PSS), sampled; the training's own estimate,
+made before compiling, is printed beside it.
 """
 from __future__ import annotations
 

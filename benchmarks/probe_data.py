@@ -1,8 +1,8 @@
 """Reading tasks that only knowledge can solve: ordinary data folders for retrieve.py and data_convert.py.
 
 A passage lists four things of four kinds, a question asks for the one of a kind ("Which of these is a kind of tree?").
-WordNet's probe takes kinds and words from WordNet itself; NELL's invents the names, so that their categories stand
-nowhere but in its belief file. A name of the dev split never occurs in the training split.
+WordNet's probe takes kinds and words from WordNet itself; NELL's invents the names, so that their categories are
+only in its belief file. Names of the dev split never occur in the training split.
 """
 from __future__ import annotations
 

