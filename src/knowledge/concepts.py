@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import codecs
+import re
 import warnings
 from pathlib import Path
 from typing import Iterable, NoReturn, Sequence
@@ -15,6 +17,8 @@ import numpy as np
 
 from src.config import KB_PAD_MULTIPLE
 from utils.util import InputError, atomic_path
+
+_NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def _read_lines(path: Path | str) -> list[bytes]:
@@ -118,8 +122,7 @@ def _refuse_numbers(path: Path | str, lines: Sequence[bytes], width: int) -> NoR
             raise InputError(f"{path}: line {number}: {len(words)} numbers, the lines above have {width}; "
                              "the file may be cut short")
         for word in words:
-            value = _parse_numbers(word)
-            if value.size != 1 or not np.isfinite(value[0]):
+            if not _NUMBER.fullmatch(word) or not np.isfinite(np.float32(word)):
                 raise InputError(f"{path}: line {number}: {word.decode('utf-8', 'replace')[:40]!r} is no finite "
                                  "number; remove the line or train the vectors again")
     raise InputError(f"{path}: its numbers cannot be read; they must be separated by blanks")

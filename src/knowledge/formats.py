@@ -1,75 +1,155 @@
-"""The ``.data`` files: pickled lists and dicts of plain data, read safely and item by item, written the same way.
+"""The ``.data`` files: retrieved knowledge and word-level tokens, as JSON lines or as the authors' pickles.
 
-Three shapes travel in them (see docs/knowledge.md): token files and files of retrieved entities are lists of dicts,
-one a question; synset files are one dict from words to concept names. They often come from other people over plain
-HTTP: :mod:`src.knowledge.unpickle` reads them, Python's own unpickler never does.
+Three shapes travel in them (see docs/knowledge.md): token files and files of retrieved entities hold one dict a
+question; synset files hold one dict from words to concept names. The project writes JSON: one line a question, and a
+dict of words as one line. The authors' files under the same names are pickles; the first byte tells which it is.
 """
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import IO, Any, Iterable, Iterator, Literal, NoReturn
 
-from src.knowledge.unpickle import stream
+import six
+
+from src.knowledge.pickles import load_plain, shape_problem
 from utils.util import InputError, atomic_path
+
+Format = Literal["json", "pickle"]
+MAX_LINE = 64 << 20      # bytes of one item as JSON
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FIX = "fetch the file again or make it with retrieve.py"
 
 
 def read_records(path: Path | str) -> Iterator[dict[str, Any]]:
-    """Stream the dicts of a pickled list (token files, NELL files); memory stays flat.
+    """Stream the dicts of a file with one item a question (token files, NELL files).
+
+    JSON is read line by line; a pickle is loaded whole and given back item by item.
 
     Raises:
-        InputError: the file is missing, cut short, no pickle of a list of dicts, or holds anything but plain data;
-            the message names the byte and the opcode. Items before the fault have been handed out by then.
+        InputError: the file is missing, cut short, no list of dicts, or a pickle of anything but plain data. Items
+            before the fault have been handed out by then.
     """
-    for number, item in enumerate(stream(path, list)):
+    for place, item in _read_items(Path(path), list):
         if type(item) is not dict:
-            raise InputError(f"{path}: item {number} is a {type(item).__name__}, not a dict; is this the right file?")
+            raise InputError(f"{place} is a {type(item).__name__}, not a dict; is this the right file?")
+        problem = shape_problem(item)
+        if problem:
+            raise InputError(f"{place}: {problem}; {_FIX}")
         yield item
 
 
 def read_mapping(path: Path | str) -> dict[str, list[str]]:
-    """Read a pickled dict from strings to lists of strings (the synsets of words).
+    """Read a dict from strings to lists of strings (the synsets of words).
 
     Raises:
         InputError: as :func:`read_records`, or a value is no list of strings.
     """
-    mapping = dict(stream(path, dict))
-    for key, values in mapping.items():
-        if type(key) is not str or type(values) is not list or not all(type(value) is str for value in values):
-            raise InputError(f"{path}: the entry {str(key)[:60]!r} is no list of strings; is this the right file?")
+    items = list(_read_items(Path(path), dict))
+    if len(items) != 1 or type(items[0][1]) is not dict:
+        raise InputError(f"{path}: holds no single dict of words; is this the right file?")
+    mapping = {}
+    for key, values in items[0][1].items():
+        if type(key) not in (str, bytes) or type(values) is not list or not all(
+                type(value) in (str, bytes) for value in values):
+            raise InputError(f"{path}: the entry {_short(key)} is no list of strings; is this the right file?")
+        try:
+            mapping[six.ensure_text(key)] = [six.ensure_text(value) for value in values]
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: the entry {_short(key)} is not UTF-8; {_FIX}") from None
     return mapping
 
 
-def _dump_plain(value: Any, target: Any) -> None:
+def _short(key: Any) -> str:
+    return repr(key)[:60] if type(key) in (str, bytes, int, float) else f"of type {type(key).__name__}"
+
+
+def _read_items(path: Path, kind: type) -> Iterator[tuple[str, Any]]:
+    """(place, item) of a JSON file's lines or of a pickled list; a pickled dict is one item."""
+    if not path.is_file():
+        raise InputError(f"{path}: " + ("not a file" if path.exists() else f"no such file; {_FIX}"))
+    with open(path, "rb") as source:
+        start = source.read(len(_BYTE_ORDER_MARK))
+        if not start:
+            raise InputError(f"{path}: empty; {_FIX}")
+        if start[:1] in (b"{", _BYTE_ORDER_MARK[:1]):
+            source.seek(len(_BYTE_ORDER_MARK) if start == _BYTE_ORDER_MARK else 0)
+            yield from _read_lines(path, source)
+            return
+    value = load_plain(path, kind)
+    if kind is dict:
+        yield str(path), value
+        return
+    value.reverse()
+    for number in range(len(value)):      # each item is let go when the next one is asked for
+        yield f"{path}: item {number}", value.pop()
+
+
+def _read_lines(path: Path, source: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    number = 0
+    while line := source.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise InputError(f"{path}: line {number}: more than {MAX_LINE} bytes; {_FIX}")
+        try:
+            yield f"{path}: line {number}", json.loads(line, parse_constant=_refuse_constant)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: line {number}: byte {error.start} is not UTF-8; {_FIX}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: line {number}: not JSON ({str(error)[:80]!r}); cut short? {_FIX}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _dump_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _dump_plain(value: Any, target: IO[bytes]) -> None:
     pickler = pickle.Pickler(target, protocol=4)
     pickler.fast = True     # no numbering of objects: a reader then has nothing to remember
     pickler.dump(value)
 
 
-def write_records(path: Path | str, items: Iterable[dict[str, Any]]) -> int:
-    """Write an iterable of dicts as a pickled list, item by item, at once or not at all.
+def write_records(path: Path | str, items: Iterable[dict[str, Any]], form: Format = "json") -> int:
+    """Write an iterable of dicts, item by item, at once or not at all.
+
+    Args:
+        path: the file.
+        items: one a question.
+        form: JSON lines, or a pickled list as the authors have it.
 
     Returns:
         The number of items.
     """
     count = 0
     with atomic_path(path) as temporary, open(temporary, "wb") as target:
-        target.write(b"\x80\x04]")
+        target.write(b"" if form == "json" else b"\x80\x04]")
         for item in items:
-            single = io.BytesIO()
-            _dump_plain(item, single)
-            # A pickle of one item: without its PROTO, and with an APPEND in the place of its STOP (so its frame fits).
-            target.write(single.getvalue()[2:-1] + b"a")
+            target.write(_dump_json(item) if form == "json" else _pickled_item(item))
             count += 1
-        target.write(b".")
+        target.write(b"" if form == "json" else b".")
     return count
 
 
-def write_mapping(path: Path | str, mapping: dict[str, list[str]]) -> None:
+def _pickled_item(item: dict[str, Any]) -> bytes:
+    """A pickle of one item: without its PROTO, and with an APPEND in the place of its STOP (so its frame fits)."""
+    single = io.BytesIO()
+    _dump_plain(item, single)
+    return single.getvalue()[2:-1] + b"a"
+
+
+def write_mapping(path: Path | str, mapping: dict[str, list[str]], form: Format = "json") -> None:
     """Write a dict from words to lists of concept names, at once or not at all."""
     with atomic_path(path) as temporary, open(temporary, "wb") as target:
-        _dump_plain(mapping, target)
+        if form == "json":
+            target.write(_dump_json(mapping))
+        else:
+            _dump_plain(mapping, target)
 
 
 def _is_list_of(values: Any, kind: type) -> bool:
@@ -86,7 +166,7 @@ def retrieved_item_problem(item: dict[str, Any]) -> str:
         for entity in item[key]:
             first, last = entity.get("token_start"), entity.get("token_end")
             if type(first) is not int or type(last) is not int or not 0 <= first <= last:
-                return f"{key}: token_start {first!r} and token_end {last!r} are no span of words"
+                return f"{key}: token_start {_short(first)} and token_end {_short(last)} are no span of words"
             if not _is_list_of(entity.get("retrieved_concepts"), str):
                 return f"{key}: retrieved_concepts is no list of strings"
     return ""
