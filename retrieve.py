@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     retrieval = Retrieval(folder, Options(
         own=own, vocab_path=settings.vocab_path, uncased_vocab_path=settings.uncased_vocab_path,
         nell_beliefs=settings.nell_beliefs, wordnet_path=settings.wordnet_path, ner=settings.ner,
-        corenlp_url=settings.corenlp_url, force=settings.force))
+        corenlp_url=settings.corenlp_url, force=settings.force, form=settings.format))
     for task in folder.tasks(settings.dataset):
         for step in STEPS if settings.step == "all" else (settings.step,):
             retrieval.run(step, task)

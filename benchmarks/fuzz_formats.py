@@ -1,9 +1,9 @@
-"""Broken and hostile inputs for the readers of knowledge: ``.data`` files, vectors, maps, triples.
+"""Broken and hostile pickles for the reader of the authors' ``.data`` files; benchmarks/fuzz_readers.py has the rest.
 
     python -m benchmarks.fuzz_formats [--count N] [--seed N]
 
-Inputs are mutations of well-formed files and, for pickles, a random walk over opcodes, a pickle that asks for code, or
-noise. A reader must either refuse with InputError in one line or give plain data; where Python's own unpickler (with
+An input is a mutation of a well-formed pickle, a random walk over opcodes, a pickle that asks for code, or noise. For
+each the reader must either refuse with InputError in one line or give plain data; where Python's own unpickler (with
 all imports refused) gives a list or dict as well, the two must agree. No import, compilation, process or network access
 may happen meanwhile, and the address space is limited.
 """
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import dataclasses
 import io
-import json
 import os
 import pickle
 import pickletools
@@ -27,13 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-from src.config import KNOWLEDGE_BASES, load_knowledge_bases
-from src.knowledge.concepts import read_concept_vectors
-from src.knowledge.formats import read_mapping, read_records
-from src.knowledge.nell import build_belief_file
-from src.knowledge.own import ConceptMap
 from src.knowledge.pickles import load_plain, shape_problem
-from src.knowledge.triples import read_triples
 from utils.util import InputError
 
 ADDRESS_SPACE = 2 << 30
@@ -219,55 +211,6 @@ def _kind_of_refusal(refusal: str, plain: bool) -> str:
     return f"refused: {kinds[0] if kinds else 'other'}"
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
-
-ODD_TEXT = (b"\xef\xbb\xbf", b"\xff", b"\xed\xa0\x80", b"9" * 5000, b"1e999", b"-Infinity", b"NaN", b"[" * 3000,
-            b'{"a":' * 3000, b"null", b"true", b"{}", b"[]", b'""', b"\\ud800", b"\r\n", b"\0", b"\t", b" ", b"\n\n",
-            b"{x}", b"{dataset}", b"-1", b"1.5")
-
-
-def text_readers() -> dict[str, tuple[Callable[[Path], Any], list[bytes]]]:
-    """Name -> reader, well-formed inputs."""
-    question = {"id": "q1", "document_entities": [
-        {"entity_string": "lima", "token_start": 2, "token_end": 2, "retrieved_concepts": ["concept:city"],
-         "retrieved_entities": ["concept:city:lima"]}], "query_entities": []}
-    base = {**dataclasses.asdict(KNOWLEDGE_BASES[0])}
-    return {
-        "records as JSON lines": (lambda path: list(read_records(path)),
-                                  [(json.dumps(question) + "\n").encode() * 2, json.dumps(question).encode()]),
-        "words as JSON": (read_mapping, [json.dumps({"dog": ["__dog_NN_1"], "\u00e9t\u00e9": []}).encode()]),
-        "vectors": (read_concept_vectors, [b"concept:city 0.25 -1e-3 7\nconcept:person 1 2 3\n"]),
-        "maps": (lambda path: ConceptMap(path, ["organ", "muscle"]),
-                 [b'{"heart": ["organ", "muscle"], "Heart Attack": ["organ"]}']),
-        "triples": (read_triples, [b"dog is_a animal\ncat\tis_a\tanimal\n"]),
-        "kb_config": (load_knowledge_bases, [json.dumps([base]).encode()]),
-        "beliefs": (lambda path: build_belief_file(path, path.with_name("kept.tsv")),
-                    [b"Entity\tRelation\tValue\tIteration\tProbability\nconcept:city:lima\tgeneralizations\t"
-                     b"concept:city\t1\t0.95\n"]),
-    }
-
-
-def mutate_text(rng: random.Random, data: bytes) -> bytes:
-    """A mutation as of a pickle, or something odd in the place of a word."""
-    if rng.random() < 0.5:
-        return mutate(rng, data, data)
-    place, length = rng.randrange(len(data) + 1), rng.choice((0, 0, 1, 4, 10))
-    return data[:place] + rng.choice(ODD_TEXT) + data[place + length:]
-
-
-def run_text(count: int, seed: int, folder: Path) -> Counter[str]:
-    """Feed ``count`` inputs to every reader of text."""
-    rng = random.Random(seed)
-    outcomes: Counter[str] = Counter()
-    for name, (reader, good) in text_readers().items():
-        for data in good:
-            assert not _watch_reader(reader, data, folder / "fuzz.txt")[1]
-        for _ in range(count):
-            _, refusal, _ = _watch_reader(reader, mutate_text(rng, rng.choice(good)), folder / "fuzz.txt")
-            outcomes[f"{name}: {'refused' if refusal else 'read'}"] += 1
-    return outcomes
-
-
 WATCHED: list[list[str]] = []
 
 
@@ -278,11 +221,7 @@ def _watch(event: str, _: tuple[Any, ...]) -> None:
 
 
 def run(count: int, seed: int) -> tuple[Counter[str], float]:
-    """Feed ``count`` pickles, and a tenth as many inputs to every reader of text.
-
-    Returns:
-        How they ended, and the longest time that a pickle took, in seconds.
-    """
+    """Feed ``count`` inputs; returns how they ended and the longest time that one took, in seconds."""
     for codec in ("ascii", "latin-1", "raw_unicode_escape"):
         codecs.lookup(codec)      # Python imports its codecs when they are first used
     outcomes: Counter[str] = Counter()
@@ -293,7 +232,6 @@ def run(count: int, seed: int) -> tuple[Counter[str], float]:
             outcome, seconds = check(data, path)
             outcomes[outcome] += 1
             slowest = max(slowest, seconds)
-        outcomes.update(run_text(count // 10, seed, Path(folder)))
     return outcomes, slowest
 
 

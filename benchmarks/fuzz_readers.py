@@ -25,6 +25,7 @@ from typing import Any, Callable
 from src.config import SQUAD, BertConfig, DataFolder, KTNetConfig, load_knowledge_bases
 from src.export.bin_files import file_size, read_manifest
 from src.knowledge.concepts import concept_digest, concept_ids, read_concept_vectors
+from src.knowledge.formats import read_mapping, read_records, retrieved_item_problem
 from src.knowledge.nell import build_belief_file
 from src.knowledge.own import ConceptMap, check_paths
 from src.knowledge.triples import read_triples
@@ -198,6 +199,20 @@ def seeds() -> dict[str, Any]:
         },
         "examples": entry,
         "predictions": {"a": "Seine", "b": "the Seine"},
+        "records": {
+            "id": "q1",
+            "query_entities": [],
+            "document_entities": [
+                {
+                    "entity_string": "lima",
+                    "token_start": 2,
+                    "token_end": 2,
+                    "retrieved_concepts": ["concept:city"],
+                    "retrieved_entities": [],
+                }
+            ],
+        },
+        "words": {"dog": ["__dog_NN_1"], "\u00e9t\u00e9": []},
         "own_map": {"River": ["wet"], "New York": ["wet", "dry"]},
         "rank_table": {
             "server_list": [{"device": [{"device_id": "0", "rank_id": "0"}, {"device_id": "1", "rank_id": "1"}]}]
@@ -277,6 +292,12 @@ def read_vectors(path: Path) -> None:
     read_concept_vectors(path)
 
 
+def read_retrieved(path: Path) -> None:
+    """Records of retrieved entities."""
+    for item in read_records(path):
+        retrieved_item_problem(item).encode()
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "squad": read_squad,
     "record": read_record,
@@ -287,6 +308,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "bin_manifest": read_inputs,
     "examples": read_examples,
     "predictions": read_predictions,
+    "records": read_retrieved,
+    "words": read_mapping,
     "own_map": lambda path: ConceptMap(path, ["wet", "dry"]),
     "rank_table": read_rank_table,
     "vocabulary": load_vocabulary,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.retrieve steps DATA          every step but entity tagging, over a fresh copy of DATA's inputs
     python -m benchmarks.retrieve beliefs GIGABYTES   a made-up NELL export of that size, as text and as .gz
-    python -m benchmarks.retrieve read FILE           one .data file, beside Python's own unpickler
+    python -m benchmarks.retrieve archive QUESTIONS   made-up NELL and token files, as pickles and as JSON lines
 
 DATA is a data folder with the data sets, the tagged files, WordNet, the belief export and the vectors.
 """
@@ -13,12 +13,15 @@ import gzip
 import os
 import pickle
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from src.knowledge.formats import write_records
 
 INPUTS = ("SQuAD", "ReCoRD", "raw", "KB_embeddings", "cased_L-24_H-1024_A-16", "uncased_L-24_H-1024_A-16", "nltk")
 
@@ -77,23 +80,61 @@ def beliefs(gigabytes: float) -> None:
             export.unlink()
 
 
-def read(path: Path) -> None:
-    """Stream one file, then let Python's unpickler load it."""
-    from src.knowledge.formats import read_records
-    start = time.process_time()
-    count = sum(1 for _ in read_records(path))
-    ours = time.process_time() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    start = time.process_time()
-    with open(path, "rb") as source:
-        pickle.load(source)      # a file of one's own
-    print(f"{count} items: {ours:.2f} s of CPU, peak {memory:.0f} MB; pickle.load {time.process_time() - start:.2f} s")
+def made_up_items(kind: str, count: int) -> Iterator[dict[str, Any]]:
+    """Items like those of SQuAD: 140 words and 8 entities a passage, each with 3 categories."""
+    rng = random.Random(0)
+    words = [f"w{number}" for number in range(30_000)]
+    for number in range(count):
+        document, query = rng.choices(words, k=140), rng.choices(words, k=11)
+        if kind == "nell":
+            entities = [{"entity_string": " ".join(document[place:place + 2]), "token_start": place,
+                         "token_end": place + 1, "retrieved_concepts": [f"concept:c{rng.randrange(280)}"] * 3,
+                         "retrieved_entities": [f"concept:c1:{word}" for word in document[place:place + 3]]}
+                        for place in range(0, 136, 17)]
+            yield {"id": f"{number:024x}", "document_entities": entities, "query_entities": entities[:1]}
+        else:
+            sides = {"document": document, "query": query}
+            yield {"id": f"{number:024x}",
+                   **{f"{side}_{name}": list(map(str.upper, tokens)) for side, tokens in sides.items()
+                      for name in ("tokens", "subtokens")},
+                   **{f"{side}_sub_to_ori_index": list(range(len(tokens))) for side, tokens in sides.items()},
+                   **{f"{side}_entities": [(tokens[0], 0, 0)] for side, tokens in sides.items()}}
+
+
+READ = """
+import resource, sys, time
+from src.knowledge.formats import read_records
+start = time.process_time()
+count = sum(1 for _ in read_records(sys.argv[1]))
+print(f"{count} items in {time.process_time() - start:.1f} s of CPU, "
+      f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+"""
+
+
+def archive(count: int) -> None:
+    """Write archives as Python's pickler and this project write them; read each in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind in ("nell", "tokens"):
+            for form in ("pickle", "json"):
+                path = Path(scratch) / f"{kind}.{form}"
+                writer = os.fork()      # or its memory would count as that of the processes started later
+                if not writer:
+                    if form == "pickle":
+                        with open(path, "wb") as target:
+                            pickle.dump(list(made_up_items(kind, count)), target)
+                    else:
+                        write_records(path, made_up_items(kind, count))
+                    os._exit(0)
+                os.waitpid(writer, 0)
+                print(f"{kind} as {form}, {path.stat().st_size / 2 ** 20:.0f} MB: ", end="", flush=True)
+                run_measured(sys.executable, "-c", READ, str(path))
+                path.unlink()
 
 
 def main() -> None:
     """Choose what to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("steps", "beliefs", "read"))
+    parser.add_argument("what", choices=("steps", "beliefs", "archive"))
     parser.add_argument("argument")
     args = parser.parse_args()
     if args.what == "steps":
@@ -101,7 +142,7 @@ def main() -> None:
     elif args.what == "beliefs":
         beliefs(float(args.argument))
     else:
-        read(Path(args.argument))
+        archive(int(args.argument))
 
 
 if __name__ == "__main__":

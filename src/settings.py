@@ -440,6 +440,7 @@ class RetrievalSettings(Settings):
     dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
     step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag("all", "which step")
     force: OnOff = flag(False, "make again what is there already")
+    format: Literal["json", "pickle"] = flag("json", "of the files that are made: JSON lines, or the authors' pickles")
     ner: Literal["spacy", "corenlp"] = flag("spacy", "finder of SQuAD's named entities")
     corenlp_url: str = flag(CORENLP_URL, "address of the CoreNLP server")
     vocab_path: Path | None = flag(None, "cased vocabulary [cased_L-24_H-1024_A-16/vocab.txt]")

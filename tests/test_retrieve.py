@@ -7,6 +7,7 @@ import http.server
 import importlib.util
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -83,8 +84,8 @@ def test_everything_is_made_from_the_data_sets(folder):
     }
     tokens = {item["id"]: item for item in read_records(folder.tokens(SQUAD, "dev", False))}["d2"]
     assert tokens["query_tokens"] == ["Where", "is", "Lima", "?"]
-    assert tokens["document_entities"] == [("mayor of Lima", 1, 3), ("Lima", 3, 3)]
-    assert tokens["query_entities"] == [("Lima", 2, 2)]
+    assert tokens["document_entities"] == [["mayor of Lima", 1, 3], ["Lima", 3, 3]]
+    assert tokens["query_entities"] == [["Lima", 2, 2]]
     assert not folder.tokens(SQUAD, "dev", True).exists()  # there is no uncased vocabulary
 
 
@@ -107,6 +108,14 @@ def test_a_second_run_makes_nothing_and_a_change_only_what_depends_on_it(folder)
         ["concept:country"],
         ["concept:city"],
     ]
+
+
+def test_the_authors_format_on_request(folder):
+    run(folder, "--dataset", "record", "--step", "nell")
+    target = folder.retrieved(NELL, RECORD, "dev")
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    run(folder, "--dataset", "record", "--step", "nell", "--format", "pickle")  # made again in another form
+    assert pickle.loads(target.read_bytes()) == lines == list(read_records(target)) and lines
 
 
 def test_files_of_others_are_kept(folder, caplog):
@@ -156,7 +165,7 @@ def test_uncased_token_files(folder):
     run(folder, "--step", "tokens", "--dataset", "squad")
     item = list(read_records(folder.tokens(SQUAD, "dev", lower_case=True)))[1]
     assert item["query_subtokens"] == item["query_tokens"] == ["where", "is", "lima", "?"]
-    assert item["document_entities"][0] == ("mayor of Lima", 1, 3) and item["query_entities"] == [("lima", 2, 2)]
+    assert item["document_entities"][0] == ["mayor of Lima", 1, 3] and item["query_entities"] == [["lima", 2, 2]]
 
 
 def test_only_uncased_token_files_where_there_is_only_that_vocabulary(folder):
@@ -672,11 +681,11 @@ def comparable(item: dict[str, Any]) -> dict[str, Any]:
         item[side] = [
             {key: set(value) if isinstance(value, list) else value for key, value in found.items()}
             if isinstance(found, dict)
-            else found
+            else list(found)
             for found in item[side]
         ]
     item["query_entities"].sort(
-        key=lambda found: found[1:] if isinstance(found, tuple) else (found["token_start"], found["token_end"])
+        key=lambda found: found[1:] if isinstance(found, list) else (found["token_start"], found["token_end"])
     )
     return item
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import codecs
 import re
 import warnings
 from pathlib import Path
@@ -122,7 +121,7 @@ def _refuse_numbers(path: Path | str, lines: Sequence[bytes], width: int) -> NoR
             raise InputError(f"{path}: line {number}: {len(words)} numbers, the lines above have {width}; "
                              "the file may be cut short")
         for word in words:
-            if not _NUMBER.fullmatch(word) or not np.isfinite(np.float32(word)):
+            if not _NUMBER.fullmatch(word) or abs(float(word)) > np.finfo(np.float32).max:
                 raise InputError(f"{path}: line {number}: {word.decode('utf-8', 'replace')[:40]!r} is no finite "
                                  "number; remove the line or train the vectors again")
     raise InputError(f"{path}: its numbers cannot be read; they must be separated by blanks")

@@ -10,16 +10,15 @@ import io
 import json
 import pickle
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator, Literal, NoReturn
+from typing import IO, Any, Iterable, Iterator, Literal
 
 import six
 
 from src.knowledge.pickles import load_plain, shape_problem
-from utils.util import InputError, atomic_path
+from utils.util import InputError, atomic_path, open_text, parse_json
 
 Format = Literal["json", "pickle"]
-MAX_LINE = 64 << 20      # bytes of one item as JSON
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_LINE = 64 << 20      # characters of one item as JSON
 _FIX = "fetch the file again or make it with retrieve.py"
 
 
@@ -71,13 +70,12 @@ def _read_items(path: Path, kind: type) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: " + ("not a file" if path.exists() else f"no such file; {_FIX}"))
     with open(path, "rb") as source:
-        start = source.read(len(_BYTE_ORDER_MARK))
-        if not start:
-            raise InputError(f"{path}: empty; {_FIX}")
-        if start[:1] in (b"{", _BYTE_ORDER_MARK[:1]):
-            source.seek(len(_BYTE_ORDER_MARK) if start == _BYTE_ORDER_MARK else 0)
-            yield from _read_lines(path, source)
-            return
+        start = source.read(1)
+    if not start:
+        raise InputError(f"{path}: empty; {_FIX}")
+    if start in b"{\xef":      # an object, or a byte order mark before one
+        yield from _read_lines(path)
+        return
     value = load_plain(path, kind)
     if kind is dict:
         yield str(path), value
@@ -87,22 +85,14 @@ def _read_items(path: Path, kind: type) -> Iterator[tuple[str, Any]]:
         yield f"{path}: item {number}", value.pop()
 
 
-def _read_lines(path: Path, source: IO[bytes]) -> Iterator[tuple[str, Any]]:
-    number = 0
-    while line := source.readline(MAX_LINE + 1):
-        number += 1
-        if len(line) > MAX_LINE:
-            raise InputError(f"{path}: line {number}: more than {MAX_LINE} bytes; {_FIX}")
-        try:
-            yield f"{path}: line {number}", json.loads(line, parse_constant=_refuse_constant)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: line {number}: byte {error.start} is not UTF-8; {_FIX}") from None
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: line {number}: not JSON ({str(error)[:80]!r}); cut short? {_FIX}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with open_text(path, _FIX) as source:
+        number = 0
+        while line := source.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                raise InputError(f"{path}: line {number}: more than {MAX_LINE} characters; {_FIX}")
+            yield f"{path}: line {number}", parse_json(line, f"{path}: line {number}")
 
 
 def _dump_json(value: Any) -> bytes:

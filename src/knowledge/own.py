@@ -65,5 +65,5 @@ def check_paths(bases: Iterable[KnowledgeBase]) -> None:
     for base in bases:
         for part in ("{dataset}", "{split}") if base.key == "entity" else ("{dataset}",):
             if part not in base.retrieved:
-                raise InputError(f"knowledge base {base.name}: retrieved is {base.retrieved!r}; the path must hold "
-                                 f"{part}, for there is a file for each")
+                raise InputError(f"knowledge base {base.name[:40]}: retrieved is {base.retrieved[:80]!r}; the path "
+                                 f"must hold {part}, for there is a file for each")

@@ -23,7 +23,7 @@ MAX_GROWTH = 32           # bytes of memory a byte of the file may become; the a
 MAX_MEMORY = 8 << 30
 MAX_DEPTH = 64            # nesting of one item
 MAX_VALUES = 1 << 24      # values of one item, shared parts counted each time
-MAX_DIGITS = 20           # characters of a number written as text
+MAX_DIGITS = {"INT": 21, "LONG": 21, "PUT": 21, "GET": 21, "FLOAT": 32}     # characters of a number written as text
 FIX = "only plain data is read; make the file again with retrieve.py"
 
 # Opcode -> bytes of memory of what it builds; what an opcode's operand holds is added.
@@ -135,8 +135,8 @@ def _check_operand(path: Path, data: mmap.mmap, at: int) -> int:
             raise InputError(f"{path}: byte {at}: {opcode.name} of {number} in a file of {len(data)} bytes; {FIX}")
     if after > len(data):
         raise InputError(f"{path}: byte {at}: cut short within {opcode.name}; fetch the file again")
-    number_text = data[at + 1:after - 1] if line and opcode.name in ("INT", "LONG", "FLOAT", "PUT", "GET") else b""
-    if len(number_text) > MAX_DIGITS or opcode.name == "LONG1" and after - at > 10:
+    number_text = data[at + 1:after - 1] if opcode.name in MAX_DIGITS else b""
+    if number_text and len(number_text) > MAX_DIGITS[opcode.name] or opcode.name == "LONG1" and after - at > 10:
         raise InputError(f"{path}: byte {at}: {opcode.name}: a number of more than 64 bits; {FIX}")
     if opcode.name == "PUT" and not (number_text.strip().isdigit() and int(number_text) <= at):
         raise InputError(f"{path}: byte {at}: PUT of {number_text!r} in a file of {len(data)} bytes; {FIX}")

@@ -1,7 +1,7 @@
 """The steps of retrieval: entities, tokens, WordNet, NELL and one's own knowledge bases; files made from files."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Iterable, Iterator
@@ -12,7 +12,7 @@ from src.config import CORENLP_URL, NELL, SPLITS, SQUAD, WORDNET, DataFolder, Kn
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.entities import CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
 from src.knowledge.entity_retrieval import Finder, retrieve
-from src.knowledge.formats import write_mapping, write_records
+from src.knowledge.formats import Format, write_mapping, write_records
 from src.knowledge.jobs import RECORDS, Job, run_job
 from src.knowledge.nell import BeliefFile, NellFinder, build_belief_file
 from src.knowledge.own import ConceptMap, check_paths, map_path
@@ -40,6 +40,7 @@ class Options:
     corenlp_url: str = CORENLP_URL
     own: tuple[KnowledgeBase, ...] = ()      # knowledge bases with a map of their own (src/knowledge/own.py)
     force: bool = False
+    form: Format = "json"
 
 
 class Retrieval:
@@ -66,6 +67,8 @@ class Retrieval:
         jobs = {"entities": self._entities, "tokens": self._tokens, "wordnet": self._wordnet_jobs, "nell": self._nell,
                 "own": self._own}
         for job in jobs[step](task, splits):
+            if job.output.suffix == ".data":
+                job = replace(job, settings={**job.settings, "format": self.options.form})
             run_job(job, self.folder.root, self.options.force)
 
     # --- entities --------------------------------------------------------------------------------------------------
@@ -118,7 +121,8 @@ class Retrieval:
 
     def _write_tokens(self, task: TaskConfig, split: str, vocabulary: Path, lower_case: bool, target: Path) -> None:
         what = "uncased tokens" if lower_case else "cased tokens"
-        write_records(target, token_items(self._passages(task, split, what), BertTokenizer(vocabulary, lower_case)))
+        write_records(target, token_items(self._passages(task, split, what), BertTokenizer(vocabulary, lower_case)),
+                      self.options.form)
 
     # --- WordNet ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +146,7 @@ class Retrieval:
         found = retriever.retrieve(tqdm(words, desc=f"WordNet, {task.name}", unit=" words", disable=None))
         LOGGER.info("%s: %d of %d words have synsets, at most %d", task.name, len(found), len(words),
                     max(map(len, found.values()), default=0))
-        write_mapping(target, found)
+        write_mapping(target, found, self.options.form)
 
     def _words(self, task: TaskConfig, splits: list[str], what: str) -> dict[str, None]:
         """All uncased words of a data set, in the order of their first use."""
@@ -176,7 +180,7 @@ class Retrieval:
     def _write_categories(self, task: TaskConfig, split: str, beliefs: Path, vectors: Path, target: Path) -> None:
         with BeliefFile(beliefs) as found:
             finder = NellFinder(found, read_concept_names(vectors), self._wordnet)
-            write_records(target, self._entity_items(task, split, "NELL", finder))
+            write_records(target, self._entity_items(task, split, "NELL", finder), self.options.form)
 
     def _entity_items(self, task: TaskConfig, split: str, what: str, finder: Finder) -> Iterator[dict[str, Any]]:
         for passage in self._passages(task, split, what):
@@ -203,10 +207,10 @@ class Retrieval:
         return ConceptMap(map_path(self.folder, base), read_concept_names(self.folder.vectors(base)))
 
     def _write_own_words(self, base: KnowledgeBase, task: TaskConfig, splits: list[str], target: Path) -> None:
-        write_mapping(target, self._own_map(base).retrieve(self._words(task, splits, base.label)))
+        write_mapping(target, self._own_map(base).retrieve(self._words(task, splits, base.label)), self.options.form)
 
     def _write_own_entities(self, base: KnowledgeBase, task: TaskConfig, split: str, target: Path) -> None:
-        write_records(target, self._entity_items(task, split, base.label, self._own_map(base)))
+        write_records(target, self._entity_items(task, split, base.label, self._own_map(base)), self.options.form)
 
 
 def _uncased_words(passage: Passage) -> Iterable[str]:
