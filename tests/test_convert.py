@@ -464,7 +464,8 @@ FAULTS: dict[str, tuple[Any, str]] = {
         data, lambda articles: first_question(articles).update(question="\ud800")), "half a surrogate pair"),
     "no tokens": (lambda data: data.tokens(SQUAD, "train", False).unlink(),
                   r"python retrieve\.py --data_url \S+ --step tokens"),
-    "cut tokens": (lambda data: cut(data.tokens(SQUAD, "train", False)), "train.tokenization.cased.data: line 2: .*not JSON"),
+    "cut tokens": (lambda data: cut(data.tokens(SQUAD, "train", False)),
+                   "train.tokenization.cased.data: line 2: .*not JSON"),
     "other vocabulary": (lambda data: (data.bert() / "vocab.txt").write_text(
         "\n".join([*small_data.SPECIAL, *small_data.PIECES, "Seine"])),
         r"question t1: document_subtokens\[4\] is 'Se', .*'Seine'"),
