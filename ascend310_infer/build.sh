@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Builds out/main, and out/onnx_to_lite where MindSpore Lite has its converter: bash ascend310_infer/build.sh
 #
+# Environment:
 #   LITE_HOME     MindSpore Lite: a release's folder or an unpacked wheel [.lite/mindspore_lite of the repository]
 #   BUILD_FOLDER  [ascend310_infer/out]
 #   SANITIZE=ON   with address and undefined-behaviour sanitizers
+# Example: LITE_HOME=/opt/mindspore-lite bash ascend310_infer/build.sh          (no arguments)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"
 

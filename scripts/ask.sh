@@ -7,6 +7,7 @@
 # shows the knowledge behind every word, --json for machines, predict.py --help for all.
 # Environment: OUTPUT=DIR [quickstart_output] as for quickstart.sh; CHECKPOINT=FILE with DATAPATH=DIR, a network of your
 # own and the data folder that it was trained with.
+# Example: bash scripts/ask.sh "The tower was built by Ida Roth in 1692." "Who built the tower?"
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -24,7 +25,7 @@ newest_checkpoint() {   # FOLDER: sets CHECKPOINT, the last step of the run that
 given=()
 while (($#)) && [[ $1 != -- ]]; do given+=("$1") && shift; done
 if ((${#given[@]} == 0)) || [[ ${given[0]} == -h || ${given[0]} == --help ]]; then
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    show_help
     exit $((${#given[@]} ? 0 : 2))
 fi
 if [[ -z ${CHECKPOINT:-} ]]; then

@@ -1,13 +1,5 @@
 # shellcheck shell=bash
 # What the scripts share: a clean environment, arguments, checks, and starting under scripts/guard.py.
-#
-#   Environment   FOREGROUND=1      stay in the foreground, with the training's exit code
-#                 DEVICE_TARGET     Ascend, GPU or CPU [the launcher's own]
-#                 PYTHON            interpreter [.venv/bin/python of the repository, else python3]
-#                 STAGE             freeze or full: the two-stage recipe of the paper's authors
-#   Distributed   LAUNCHER          msrun, mpirun or ranktable [ranktable with a rank table on Ascend, else msrun]
-#                 NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several hosts [1, 0, 127.0.0.1, a free port]; each
-#                                   host's log bears its number: train_squad_node1.log
 set -euo pipefail
 
 # Settings of the caller's shell that would change what works here. PYTHONPATH stays where CANN (Ascend) has set it.
@@ -49,22 +41,66 @@ under_guard() {     # ARGUMENTS...: start this script again so that nothing it s
     done
 }
 
-read_arguments() {  # "NAME NAME" ARGUMENTS...: sets POSITIONAL and, from what follows --, FLAGS
+show_help() {       # the comment at the top of the script
+    sed -n '2,/^\([^#]\|$\)/s/^# \{0,1\}//p' "$0"
+}
+
+launcher_help() {   # NAMES...: what all launchers share
+    local name
+    local -A means=([DATAPATH]="data folder (docs/data.md says what lies in it)"
+        [CHECKPOINT_PATH]="KT-NET checkpoint, as training writes below output/finetune_checkpoint"
+        [RANK_TABLE_FILE]="JSON by Huawei's hccl_tools.py: which rank runs on which device"
+        [DEVICE_NUM]="devices that this host gives")
+    printf '\n  bash scripts/%s %s [-- FLAGS]\n\n' "$SELF" "$*"
+    for name in "$@"; do printf '  %-18s%s\n' "$name" "${means[$name]}"; done
+    cat <<'EOF'
+  FLAGS             go to the Python script, whose --help lists them
+
+Environment variables, with their defaults in brackets:
+  FOREGROUND=1      stay in the foreground and end with the run's exit code [background: prints PID and log]
+  DEVICE_TARGET     Ascend, GPU or CPU [the launcher's own]
+  PYTHON            interpreter [.venv/bin/python of the repository, else python3]
+EOF
+    [[ $SELF == *_eval* ]] || cat <<'EOF'
+  STAGE             freeze, then full: the two stages of the paper's authors [one stage]
+EOF
+    [[ $SELF != *distribute* ]] || cat <<'EOF'
+  LAUNCHER          msrun, mpirun or ranktable [ranktable with a rank table on Ascend, else msrun]
+  NNODES            hosts of the run [1]; each writes a log of its own, such as train_squad_node1.log
+  NODE_RANK         this host's number, from 0
+  MASTER_ADDR       address of the first host; needed for several hosts only
+  MASTER_PORT       port of the first host [8118 for several hosts, else a free one]
+EOF
+    printf '\nExample: FOREGROUND=1 bash scripts/%s' "$SELF"
+    for name in "$@"; do
+        case $name in
+            DATAPATH) printf ' ./data' ;;
+            CHECKPOINT_PATH) printf ' output/finetune_checkpoint/KTNET_%s-3_1000.ckpt' "$(cut -d_ -f2 <<<"$SELF")" ;;
+            RANK_TABLE_FILE) printf ' hccl_8p.json' ;;
+            DEVICE_NUM) printf ' 8' ;;
+        esac
+    done
+    printf ' -- --batch_size 4\n'
+}
+
+read_arguments() {  # "NAME NAME [NAME]" ARGUMENTS...: sets POSITIONAL and, from what follows --, FLAGS
     local -a names
+    local least
     read -ra names <<<"$1"
+    least=$((${#names[@]} - $(tr -cd '[' <<<"$1" | wc -c)))
     shift
     POSITIONAL=() FLAGS=()
     while (($#)) && [[ $1 != -- ]]; do
         if [[ $1 == -h || $1 == --help ]]; then
-            echo "usage: $SELF ${names[*]} [-- FLAGS]     (FLAGS go to the Python script; scripts/common.sh lists"
-            echo "       the environment variables)"
+            show_help
+            [[ $SELF != run_*_* || $SELF == run_infer_310.sh ]] || launcher_help "${names[@]}"
             exit 0
         fi
         POSITIONAL+=("$1")
         shift
     done
     if (($#)); then FLAGS=("${@:2}"); fi
-    ((${#POSITIONAL[@]} == ${#names[@]})) ||
+    ((${#POSITIONAL[@]} >= least && ${#POSITIONAL[@]} <= ${#names[@]})) ||
         die "${#POSITIONAL[@]} arguments given; usage: $SELF ${names[*]} [-- FLAGS of the Python script]"
 }
 
@@ -155,13 +191,16 @@ stage_flags() {     # TASK: sets STAGE_FLAGS
     esac
 }
 
-train() {           # TASK TARGET LOG ARGUMENTS...
+train() {           # TASK TARGET LOG FLAGS_OF_THE_LAUNCHER... -- ARGUMENTS...
     local task=$1 target=${DEVICE_TARGET:-$2} log=$ROOT/$3
-    read_arguments "DATAPATH" "${@:4}"
+    local -a own=()
+    shift 3
+    while [[ $1 != -- ]]; do own+=("$1") && shift; done
+    read_arguments "DATAPATH" "${@:2}"
     find_python
     stage_flags "$task"
     local -a flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")"
-        --checkpoints "$ROOT/output" "${STAGE_FLAGS[@]}" "${FLAGS[@]}")
+        --checkpoints "$ROOT/output" "${own[@]}" "${STAGE_FLAGS[@]}" "${FLAGS[@]}")
     check_training "$task" 1 "${flags[@]}"
     start "$log" "$PYTHON" "$ROOT/run_KTNET_$task.py" "${flags[@]}"
 }
@@ -244,3 +283,8 @@ check_port() {      # the first host binds MASTER_PORT
         die "MASTER_PORT=$MASTER_PORT: the port is in use on this host; give a free one, or unset MASTER_PORT and" \
             "one is chosen$( ((${NNODES:-1} == 1)) || echo " (8118)")"
 }
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+    show_help
+    echo "Not to be run by itself. Example: bash scripts/run_squad_twomemory.sh --help lists arguments and environment."
+fi

@@ -1,5 +1,7 @@
 # shellcheck shell=bash
-# Makes the repository's .venv; sourced by quickstart.sh and test.sh.
+# Makes the repository's .venv; sourced by quickstart.sh, test.sh and docker/Dockerfile.
+# Environment: PYTHON, interpreter to make it with [python3.11, python3.12, python3.10, python3 on PATH].
+# Not to be run by itself. Example: source scripts/environment.sh && make_environment "$PWD" requirements.txt
 
 # Sets NEW_PYTHON to an interpreter that MindSpore has wheels for and that can make virtual environments.
 find_new_python() {
@@ -23,14 +25,30 @@ find_new_python() {
     return 2
 }
 
-# make_environment ROOT FILE...: .venv with the requirements of the files; at once when nothing has changed.
+# make_environment ROOT FILE...: .venv with the requirements of the files; at once when nothing has changed. Two at a
+# time take turns.
 make_environment() {
-    local venv=$1/.venv python=$1/.venv/bin/python stamp=$1/.venv/.requirements wanted file
+    local lock code=0
+    exec {lock}>"$1/.venv.lock" || return 2
+    flock --nonblock "$lock" || { echo "waiting for another installation into $1/.venv" && flock "$lock"; }
+    _make_environment "$@" || code=$?
+    exec {lock}>&-
+    return "$code"
+}
+
+_make_environment() {
+    local venv=$1/.venv python=$1/.venv/bin/python wanted file
+    local stamp=$venv/.requirements unfinished=$venv/.unfinished
+    # Settings of pip that would install elsewhere or less.
+    local -x PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+    unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN PIP_REQUIRE_VIRTUALENV
     shift
-    if ! "$python" -c 'import pip' 2>/dev/null; then
+    # An installation that was killed leaves packages half there, which pip takes for complete.
+    if [[ -e $unfinished ]] || ! "$python" -c 'import pip' 2>/dev/null; then
         find_new_python || return 2
         echo "making $venv with $("$NEW_PYTHON" --version)"
-        "$NEW_PYTHON" -m venv "$venv"
+        "$NEW_PYTHON" -m venv --clear "$venv" || return 2
+        "$python" -m pip install --quiet --upgrade pip || echo "pip stays as this Python brings it"
     fi
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || {
         echo "error: $venv: made with $("$python" --version); move it away and run this again" >&2
@@ -41,12 +59,19 @@ make_environment() {
         wanted=$(basename "$file")=$(cksum <"$file")
         if grep -qxF "$wanted" "$stamp"; then continue; fi
         echo "installing $(basename "$file") into $venv (the first time this takes a minute or more)"
-        local -a options=(--quiet --disable-pip-version-check -r "$file")
+        local -a options=(--quiet -r "$file")
         if [[ $file == *requirements-encoder.txt ]]; then options=(--no-deps "${options[@]}"); fi
-        "$python" -m pip install "${options[@]}" || {
-            echo "error: pip could not install $file (see above); fix the network or the package index and run this again" >&2
+        touch "$unfinished"
+        local code=0
+        "$python" -m pip install "${options[@]}" || code=$?
+        rm -f "$unfinished"
+        ((code == 0)) || {
+            echo "error: pip could not install $file (see above); check the network and the package index, then run" \
+                "this again" >&2
             return 2
         }
         echo "$wanted" >>"$stamp"
     done
 }
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then sed -n '2,/^\([^#]\|$\)/s/^# \{0,1\}//p' "$0"; fi

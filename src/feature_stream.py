@@ -26,6 +26,7 @@ from src.reader.records import RecordFinder
 from src.reader.storage import FeatureBatch
 from src.reader.token_check import TokenChecker
 from src.reader.tokenization import BertTokenizer
+from utils.processes import end_with_parent
 from utils.util import InputError, describe
 
 READ_EXAMPLES: Mapping[str, Callable[[Any, str, bool], Iterator[Example]]] = {
@@ -226,6 +227,7 @@ class _Worker:
 
 def _run_worker(work: Callable[..., None], conversions: Sequence[Conversion], sending: Connection,
                 unused: Sequence[Connection]) -> None:
+    end_with_parent()
     for connection in unused:
         connection.close()      # or a sender would not notice that its reader has gone
     gc.disable()                # nothing here makes cycles, and looking for them costs a tenth of the time

@@ -12,12 +12,18 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from src.config import TASKS
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "get_data.sh"
+ARCHIVES = {"tokenize": ("tokens/a.data",), "concepts": ("output_squad/a.data", "output_record/a.data"),
+            "tagging": ("output/train-v1.1.tagged.json", "output/dev-v1.1.tagged.json"),
+            "model": ("step_1/bert/cls_squad_out_w", "step_1/bert/cls_squad_out_b")}
 BERT = ("config.json", "vocab.txt", "model.safetensors")
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="NO CURL: get_data.sh is not tested")
@@ -38,19 +44,22 @@ def mirror(tmp_path):
     (repository / "scripts").mkdir(parents=True)
     for name in ("src", "utils"):
         (repository / name).symlink_to(ROOT / name)
-    shutil.copy(ROOT / "scripts" / "common.sh", repository / "scripts")
+    for name in ("common.sh", "guard.py", "get_wordnet.sh"):
+        shutil.copy(ROOT / "scripts" / name, repository / "scripts")
     text = SCRIPT.read_text("utf-8")
     for name, place in (("wn_concept2vec.txt", "wn_concept2vec.txt"), ("nell_concept2vec.txt", "nell_concept2vec.txt"),
                         ("NELL.08m.1115.esv.csv.gz", "NELL.08m.1115.esv.csv.gz"),
-                        ("KTNET_preprocess_nell_concepts.tar.gz", "unpack nell_concepts"),
-                        ("KTNET_preprocess_wordnet_concepts.tar.gz", "unpack wordnet_concepts"),
-                        ("KTNET_preprocess_tokenize_result_squad.tar.gz", "unpack tokenize_result_squad"),
-                        ("KTNET_preprocess_tokenize_result_record.tar.gz", "unpack tokenize_result_record")):
+                        ("KTNET_preprocess_nell_concepts.tar.gz", "unpack preprocess_nell_concepts"),
+                        ("KTNET_preprocess_wordnet_concepts.tar.gz", "unpack preprocess_wordnet_concepts"),
+                        ("KTNET_preprocess_tokenize_result_squad.tar.gz", "unpack preprocess_tokenize_result_squad"),
+                        ("KTNET_preprocess_tokenize_result_record.tar.gz", "unpack preprocess_tokenize_result_record"),
+                        ("KTNET_preprocess_squad_tagging_output.tar.gz", "unpack preprocess_squad_tagging_output"),
+                        ("KTNET_fine-tuned-model_squad_nell.tar.gz", "[squad_nell]=")):
         content = name.encode() * 5000
         if name.startswith("KTNET"):
-            content = archive("tokens/a.data" if "token" in name else "output_squad/a.data")
+            content = archive(*(entries for part, entries in ARCHIVES.items() if part in name))
         (folder / name).write_bytes(content)
-        text, changed = re.subn(rf"({re.escape(place)}(?:\"| ).*?)[0-9a-f]{{32}}",
+        text, changed = re.subn(rf"({re.escape(place)}(?:\"| |).*?)[0-9a-f]{{32}}",
                                 rf"\g<1>{hashlib.md5(content).hexdigest()}", text)
         assert changed == 1
     for name in BERT:
@@ -60,12 +69,13 @@ def mirror(tmp_path):
     return folder, script
 
 
-def archive(name):
+def archive(names):
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w:gz") as packed:
-        entry = tarfile.TarInfo(name)
-        entry.size = 3
-        packed.addfile(entry, io.BytesIO(b"abc"))
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = 3
+            packed.addfile(entry, io.BytesIO(b"abc"))
     return target.getvalue()
 
 
@@ -187,10 +197,66 @@ def test_archives_of_the_authors_are_unpacked(mirror, tmp_path):
     folder, script = mirror
     data = tmp_path / "data"
     said = run(data, "authors", script=script, MIRROR=folder.as_uri())
-    assert said.count("unpacked") == 4
+    assert said.count("unpacked") == 8
     assert (data / "tokenization_record" / "tokens" / "a.data").read_bytes() == b"abc"
     assert (data / "retrieve_nell" / "output_squad" / "a.data").read_bytes() == b"abc"
-    assert run(data, "authors", script=script, CURL="false").count("there   ") == 4
+    assert (data / "raw" / "dev-v1.1.tagged.json").read_bytes() == b"abc"
+    assert run(data, "authors", script=script, CURL="false").count("there   ") == 8
+
+
+def test_trained_networks_are_unpacked(mirror, tmp_path):
+    folder, script = mirror
+    data = tmp_path / "data"
+    assert "unpacked models/squad_nell" in run(data, "squad_nell", script=script, MIRROR=folder.as_uri())
+    assert {path.name for path in (data / "models" / "squad_nell").iterdir()} == {"cls_squad_out_w", "cls_squad_out_b"}
+    assert "there   models/squad_nell" in run(data, "squad_nell", script=script, CURL="false")
+    listed = run(data, "models", before=["--list"], code=2, CURL="false")
+    assert listed.count("MISSING models/KTNET_fine-tuned-model_") == 5
+
+
+@pytest.mark.parametrize("part", ["authors", "squad_nell"])
+def test_killed_while_unpacking(mirror, tmp_path, part):
+    folder, script = mirror
+    data, tools = tmp_path / "data", tmp_path / "tools"
+    tools.mkdir()
+    tar = tools / "tar"         # unpacks, half of the first file, and hangs
+    tar.write_text(f'''#!/usr/bin/env bash
+"{shutil.which("tar")}" "$@" && find "$4" -type f -exec truncate --size 1 {{}} +
+touch "{tmp_path}/unpacking"
+exec sleep 60
+''', encoding="utf-8")
+    tar.chmod(0o755)
+    killed = subprocess.Popen(["bash", str(script), str(data), part], stdout=subprocess.DEVNULL,
+                              env={**os.environ, "PYTHON": sys.executable, "MIRROR": folder.as_uri(),
+                                   "PATH": f"{tools}:{os.environ['PATH']}"})
+    while not (tmp_path / "unpacking").exists():
+        time.sleep(0.05)
+    second = run(data, part, script=script, MIRROR=folder.as_uri(), code=2)
+    assert "another get_data.sh is at work there" in second and second.count("\n") == 1
+    killed.kill()
+    killed.wait()
+    end = time.monotonic() + 30
+    while "another get_data.sh" in (said := attempt(data, part, script, folder)):
+        assert time.monotonic() < end
+    assert "All there" in said and "unpacked" in said
+    for path in data.rglob("*"):
+        assert not path.name.startswith(".unpack") and (path.suffix == ".gz" or not path.is_file()
+                                                        or path.name == ".get_data.lock" or path.stat().st_size == 3)
+
+
+def attempt(data, part, script, folder):
+    done = subprocess.run(["bash", str(script), str(data), part], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHON": sys.executable, "MIRROR": folder.as_uri()})
+    return done.stdout + done.stderr
+
+
+def test_a_wordnet_cut_short_is_not_there(mirror, tmp_path):
+    _, script = mirror
+    wordnet = tmp_path / "data" / "nltk" / "corpora" / "wordnet"
+    wordnet.mkdir(parents=True)
+    (wordnet / "data.noun").write_text("  1 half\n", encoding="utf-8")
+    said = run(tmp_path / "data", "wordnet", script=script, code=2)
+    assert "All there" not in said and str(wordnet) in said
 
 
 def test_the_list_fetches_nothing_and_says_everything(tmp_path):
@@ -212,3 +278,13 @@ def test_wrong_arguments(tmp_path):
     assert "no such part" in run(tmp_path, "squat", code=2)
     assert "DATAPATH" in run("", code=2)
     assert "no program" in run(tmp_path, "kb", code=2, CURL="no-such-curl")
+
+
+def test_the_table_of_files_is_complete():
+    table = (ROOT / "docs" / "files.md").read_text("utf-8")
+    text = SCRIPT.read_text("utf-8")
+    digests = set(re.findall(r"\b[0-9a-f]{32}\b", text)) | {
+        digest for task in TASKS.values() for digest in task.official_md5.values()}
+    assert len(digests) == 18 and digests <= set(re.findall(r"\b[0-9a-f]{32}\b", table))
+    addresses = [url for url in re.findall(r"https?://[^\s'\"]+", text) if "drive.usercontent" not in url]
+    assert len(addresses) == 5 and all(url in table for url in addresses)

@@ -404,9 +404,15 @@ def test_the_whole_way_gives_the_evaluations_answers(harness, copy):
         (ours / "eval_result.json").read_text())
     assert "average: " in (root / "infer.log").read_text()
 
+    (root / "result_files" / "record_batch_1_0_0.bin").write_bytes(b"kept")     # the other data set's
+    (root / "result_files" / "squad_batch_1_99999_0.bin").write_bytes(b"old")
     again = script(root, "run_infer_310.sh", root / "mindir" / "KTNET_squad.lite.mindir",
-                   data / "SQuAD" / "dev.mindrecord", "n", "squad", data, "0")
-    assert again.returncode == 0 and (root / "infer.1.log").is_file(), again.stdout + again.stderr
+                   data / "SQuAD" / "dev.mindrecord", "n", "squad", data)      # device 0 is the default
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (root / "result_files" / "record_batch_1_0_0.bin").read_bytes() == b"kept"
+    assert not (root / "result_files" / "squad_batch_1_99999_0.bin").exists()
+    assert not (root / "result_files" / "squad_batch_1_99999_0.bin").exists()
+    assert (root / "infer.1.log").is_file()
     assert (ours / "eval_result.json").read_text() == (theirs / "eval_result.json").read_text()
 
     (root / "preprocess_result" / "00_data" / "squad_batch_1_0.bin").write_bytes(b"")

@@ -27,7 +27,11 @@ LOGS = {"run_squad_twomemory.sh": "output/train_squad.log", "run_record_twomemor
         "run_squad_twomemory_distribute_gpu.sh": "train_parallel_squad/train_squad.log",
         "run_record_twomemory_distribute_gpu.sh": "train_parallel/train_record.log",
         "run_squad_eval.sh": "eval_squad.log", "run_squad_eval_gpu.sh": "eval_squad.log",
-        "run_record_eval.sh": "eval_record.log", "run_record_eval_gpu.sh": "eval_record.log"}
+        "run_record_eval.sh": "eval_record.log", "run_record_eval_gpu.sh": "eval_record.log",
+        "run_squad_wordnet.sh": "output/train_squad_wordnet.log", "run_squad_nell.sh": "output/train_squad_nell.log",
+        "run_record_wordnet.sh": "output/train_record_wordnet.log",
+        "run_record_nell.sh": "output/train_record_nell.log"}
+SCRIPTS = sorted(path for folder in ("scripts", "ascend310_infer") for path in (REPOSITORY / folder).glob("*.sh"))
 # Writes down how it was called and does what STUB_DO says; CHECK=1 lets the launcher's checks be made by Python.
 STUB = """#!/usr/bin/env bash
 case $1 in
@@ -154,6 +158,18 @@ def test_starts_the_right_script(launchers: Launchers, name: str) -> None:
     else:
         assert "from the script" in (launchers.root / LOGS[name]).read_text() and "from the script" in result.stdout
     assert ("7e-5" in arguments) == (name == "run_record_twomemory_distribute.sh")
+    for base, other in (("wordnet", "nell"), ("nell", "wordnet")):
+        assert (f"--use_{other}" in arguments) == name.endswith(f"{base}.sh")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_help_and_nothing_else(path: Path, tmp_path: Path) -> None:
+    before = {entry.name for entry in REPOSITORY.iterdir()}
+    result = subprocess.run(["bash", str(path), "--help"], cwd=tmp_path, capture_output=True, text=True, check=False,
+                            env={"PATH": os.environ["PATH"]})
+    assert result.returncode == 0 and result.stderr == ""
+    assert "xample: " in result.stdout and "nvironment" in result.stdout
+    assert not list(tmp_path.iterdir()) and {entry.name for entry in REPOSITORY.iterdir()} == before
 
 
 def test_device_of_the_launcher(launchers: Launchers) -> None:

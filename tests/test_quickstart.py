@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,12 @@ case "$*" in
     *"sys.exit(not"*) exit 0 ;;
     *ensurepip*) exit VENV ;;
     --version) echo "Python VERSION" ;;
-    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    "-m pip "*) echo "$*" >>"$NOTES"; exit "${PIP:-0}" ;;
+    "-m venv "*) rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python"; echo venv >>"$NOTES" ;;
+    "-m pip install --quiet --upgrade pip") ;;
+    "-m pip "*)
+        echo "$*" >>"$NOTES"
+        if [[ -n ${HANG:-} ]]; then sleep "$HANG"; echo done >>"$NOTES"; fi
+        exit "${PIP:-0}" ;;
 esac
 """
 
@@ -135,10 +140,6 @@ def make_python(path: Path, version: str, venv: int = 0) -> None:
 
 def environment(tmp_path: Path, command: str, **values: str) -> subprocess.CompletedProcess[str]:
     """Run a command of environment.sh where only the Pythons in tmp_path/bin are to be found."""
-    for tool in ("bash", "grep", "basename", "cksum", "cp", "mkdir", "touch"):
-        link = tmp_path / "bin" / tool
-        if not link.exists():
-            link.symlink_to(str(shutil.which(tool)))
     return subprocess.run(["bash", "-c", f"set -euo pipefail; source '{REPOSITORY}/scripts/environment.sh'; {command}"],
                           cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
                           env={"PATH": str(tmp_path / "bin"), "NOTES": str(tmp_path / "notes"),
@@ -148,6 +149,8 @@ def environment(tmp_path: Path, command: str, **values: str) -> subprocess.Compl
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
+    for tool in ("bash", "grep", "basename", "cksum", "cp", "mkdir", "touch", "flock", "rm", "sleep"):
+        (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
     for name in ("requirements.txt", "requirements-encoder.txt"):
         (tmp_path / name).write_text(f"# {name}\n", encoding="utf-8")
     return tmp_path
@@ -181,3 +184,25 @@ def test_requirements_are_installed_once(folder: Path) -> None:
     (folder / "requirements.txt").write_text("# another\n", encoding="utf-8")
     assert environment(folder, command).returncode == 0
     assert notes.read_text(encoding="utf-8").count("\n") == 3
+
+
+def test_two_installations_take_turns(folder: Path) -> None:
+    make_python(folder / "bin" / "python3.11", "3.11")
+    command = 'make_environment "$PWD" requirements.txt'
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: environment(folder, command, HANG="1"), range(2)))
+    assert [done.returncode for done in both] == [0, 0]
+    assert any("waiting for another installation" in done.stdout for done in both)
+    lines = (folder / "notes").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[-1] for line in lines] == ["venv", "requirements.txt", "done"]      # the second finds it done
+
+
+def test_a_killed_installation_is_made_anew(folder: Path) -> None:
+    make_python(folder / "bin" / "python3.11", "3.11")
+    command = 'make_environment "$PWD" requirements.txt'
+    assert environment(folder, f"{command} & sleep 1; kill -KILL $!", HANG="2").returncode == 0
+    assert (folder / ".venv" / ".unfinished").exists()
+    assert environment(folder, command).returncode == 0
+    lines = (folder / "notes").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[-1] for line in lines if line != "done"] == ["venv", "requirements.txt"] * 2
+    assert not (folder / ".venv" / ".unfinished").exists()

@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterator, Optional, Sequence, TextIO
 
+from utils.processes import INTERRUPTED, handle_interrupts, say_interrupted
+
 LOGGER = logging.getLogger("ktnet")
 SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")     # half of a character beyond U+FFFF, as JSON escapes it
 
@@ -31,6 +33,8 @@ def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Seq
     Set the environment variable ``KTNET_DEBUG=1`` to see the traceback as well.
     """
     set_up_streams()
+    if argv is None:        # a program, not a call within one
+        handle_interrupts()
     try:
         main(argv)
     except (InputError, OSError) as error:      # OSError: a file that cannot be read or written, a full disk
@@ -45,8 +49,8 @@ def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Seq
               "start this with .venv/bin/python", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        say_interrupted()
+        sys.exit(INTERRUPTED)
 
 
 def describe(error: BaseException) -> str:

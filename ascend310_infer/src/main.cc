@@ -67,22 +67,21 @@ void CheckFlags(int arguments) {
   }
 }
 
-// Whether a file is named as this program names its results: <dataset>_batch_1_<number>_0.bin.
-bool IsResult(const std::string& name) {
-  const std::string middle = "_batch_1_";
+// Whether a file is named as this program names a data set's results: <dataset>_batch_1_<number>_0.bin.
+bool IsResult(const std::string& name, const std::string& prefix) {
   const std::string ending = "_0.bin";
-  const size_t at = name.find(middle);
-  if (at == std::string::npos || at == 0) return false;
-  const size_t digits = at + middle.size();
+  if (name.compare(0, prefix.size(), prefix) != 0) return false;
+  const size_t digits = prefix.size();
   const size_t end = name.find_first_not_of("0123456789", digits);
   return end != std::string::npos && end > digits && name.compare(end, std::string::npos, ending) == 0;
 }
 
-// Logits of an earlier run would look like this run's should it be cut short.
-void RemoveOlderResults(const fs::path& folder) {
+// Logits of an earlier run on the same data set would be mistaken for this run's if it were interrupted.
+void RemoveOlderResults(const fs::path& folder, const std::string& first_stem) {
+  const std::string prefix = first_stem.substr(0, first_stem.find_last_of('_') + 1);  // <dataset>_batch_1_
   std::vector<fs::path> older;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (IsResult(entry.path().filename().string())) older.push_back(entry.path());
+    if (IsResult(entry.path().filename().string(), prefix)) older.push_back(entry.path());
   }
   for (const fs::path& path : older) fs::remove(path);
 }
@@ -120,7 +119,7 @@ void Run() {
   std::vector<ktnet::Session> sessions = Sessions(inputs);
   ktnet::MakeFolder(FLAGS_result_path);
   ktnet::MakeFolder(FLAGS_time_path);
-  RemoveOlderResults(FLAGS_result_path);
+  RemoveOlderResults(FLAGS_result_path, inputs.Stem(0));
   const std::string report = ktnet::Report(Infer(inputs, &sessions));
   ktnet::WriteAtomically(fs::path(FLAGS_time_path) / "test_perform_static.txt", report.data(), report.size());
   std::cout << report << std::flush;

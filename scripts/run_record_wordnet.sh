@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Train on ReCoRD with WordNet's memory alone, on one Ascend device; the log is output/train_record_wordnet.log.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+train record Ascend output/train_record_wordnet.log --use_nell False -- "$@"

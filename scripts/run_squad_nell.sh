@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Train on SQuAD with NELL's memory alone, on one Ascend device; the log is output/train_squad_nell.log.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+train squad Ascend output/train_squad_nell.log --use_wordnet False -- "$@"
