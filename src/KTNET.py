@@ -30,7 +30,7 @@ class KTNET(nn.Cell):
         is_training: whether dropout is on.
         compute_type: type of the matrix products; float16 on GPU and Ascend.
         seed: seed of the dropout masks.
-        use_kernels: whether layers are computed by the kernels of :mod:`src.cpu`; None: where they can be.
+        use_kernels: whether the kernels of :mod:`src.cpu` compute the layers; None: wherever they can.
     """
 
     def __init__(self, config: KTNetConfig, tables: Mapping[str, np.ndarray] | None = None, is_training: bool = False,
@@ -48,7 +48,7 @@ class KTNET(nn.Cell):
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))
-            embedding = EmbeddingLookup(table, requires_grad=False)    # the concept vectors stay as they are (paper)
+            embedding = EmbeddingLookup(table, requires_grad=False)    # concept vectors are frozen, as in the paper
             layer = memory_layer(bert.hidden_size, memory.width, std, compute_type)
             setattr(self, f"embedding_{memory.name}", embedding)
             setattr(self, f"MemoryLayer_{memory.name}", layer)
@@ -75,7 +75,7 @@ class KTNET(nn.Cell):
 
     def score(self, step: Tensor, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
               *concept_ids: Tensor) -> Tensor:
-        """As construct; ``step``, an int32 scalar, picks the dropout masks in training."""
+        """As construct; ``step``, an int32 scalar, selects the dropout masks in training."""
         hidden = self.bert(input_mask, src_ids, pos_ids, sent_ids, step)                   # [B*S, H]
         return self.score_hidden(hidden, input_mask, *concept_ids)                         # [2, B, S]
 
@@ -93,11 +93,11 @@ class KTNET(nn.Cell):
 
 
 class KTNETWithLoss(nn.Cell):
-    """The training face: the mean of the start and the end cross-entropy over positions.
+    """The network for training: the mean of the start and end cross-entropies over positions.
 
     Args:
         network: the backbone.
-        frozen: the encoder does not learn: its gradient is not computed.
+        frozen: the encoder is not trained, and its gradient is not computed.
     """
 
     def __init__(self, network: KTNET, frozen: bool = False) -> None:
@@ -127,7 +127,7 @@ class KTNETWithLoss(nn.Cell):
 
 
 class HeadWithLoss(KTNETWithLoss):
-    """The training face of the layers behind the encoder, for an encoder whose output is known."""
+    """The layers after the encoder, for training on precomputed encoder outputs."""
 
     def construct(self, step: Tensor, *columns: Tensor) -> Tensor:
         """Loss of a batch: float32 scalar.

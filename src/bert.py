@@ -42,7 +42,7 @@ class Linear(nn.Cell):
         outputs: width of y.
         std: standard deviation of the initial weights.
         has_bias: whether there is a b; it starts at zero.
-        compute_type: float32, or float16 on devices that are faster with it.
+        compute_type: float32, or float16 on devices where that is faster.
     """
 
     def __init__(self, inputs: int, outputs: int, std: float, has_bias: bool = True,
@@ -81,7 +81,7 @@ class Gelu(nn.Cell):
 class GeluTanh(nn.Cell):
     """The tanh approximation of the Gaussian error linear unit (``gelu_new``).
 
-    0.5 (1 + tanh z) is written as sigmoid(2 z), the same function: the CPU kernel of tanh is off by up to 1e-4.
+    0.5 (1 + tanh z) is written as sigmoid(2 z), the same function: the CPU kernel of tanh has errors of up to 1e-4.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class EmbeddingLookup(nn.Cell):
 
 
 class EmbeddingPostprocessor(nn.Cell):
-    """Adds segment and position embeddings to those of the word pieces, normalises and drops."""
+    """Add segment and position embeddings to those of the word pieces, then layer norm and dropout."""
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory) -> None:
         super().__init__()
@@ -254,9 +254,9 @@ class BertModel(nn.Cell):
 
     Args:
         config: the encoder's sizes.
-        dropouts: where dropout comes from; None for inference.
+        dropouts: makes the dropout layers; None for inference.
         compute_type: type of the matrix products.
-        layer_class: how a layer is computed.
+        layer_class: class of the encoder layers.
     """
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory | None = None,

@@ -21,7 +21,7 @@ class MemoryLayer(nn.Cell):
     """Attention of every word piece over its own concepts and a sentinel (paper, section 2.2.2, equations 1 to 3).
 
     With p = h W, memory rows m_0 = sentinel and m_1 .. m_K = concept vectors: output = sum_k softmax_k(p . m_k) m_k.
-    A word piece without concepts outputs 0. The sentinel is never concatenated to the vectors: its score stands beside
+    A word piece without concepts outputs 0. The sentinel is never concatenated to the vectors, only its score to
     theirs, which saves a copy of [T, K, D].
     """
 
@@ -68,11 +68,11 @@ class MemoryLayer(nn.Cell):
 class TriLinearTwoTimeSelfAttentionLayer(nn.Cell):
     """Self-matching weights (paper, section 2.2.3).
 
-    r_ij = w_1 . u_i + w_2 . u_j + (w_mul * u_i) . u_j + b, A = softmax_j r over the word pieces that are no padding.
-    w_1 . u_i and b are the same for every j, so the softmax cancels them: they are parameters, because the model and
-    its checkpoints have them, but they are not computed and their gradient is exactly 0.
+    r_ij = w_1 . u_i + w_2 . u_j + (w_mul * u_i) . u_j + b, A = softmax_j r over the word pieces that are not padding.
+    w_1 . u_i and b are the same for every j and cancel in the softmax. They are parameters, because the model and its
+    checkpoints have them, but they are never computed and their gradient is exactly 0.
 
-    The weights start as Xavier's uniform values, as the authors' do: w_1, w_2 like a matrix [U, 1], w_mul like [U, U].
+    As in the authors' code the weights are initialised as Xavier uniform: w_1, w_2 as a matrix [U, 1], w_mul as [U, U].
     """
 
     def __init__(self, width: int, compute_type: ms.Type = ms.float32) -> None:

@@ -1,4 +1,4 @@
-"""Raw files between Python and the inference harness: folders, names, sizes and the manifest that vouches for them.
+"""Raw files between Python and the inference harness: folders, names, sizes and the manifest that describes them.
 
 preprocess.py writes ``<folder>/<NN>_data/<dataset>_batch_1_<i>.bin``, one folder an input of the network in the order
 of the feature table, one file a feature; the harness answers with ``<dataset>_batch_1_<i>_0.bin``, float32 [2, 1, S].

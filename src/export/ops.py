@@ -1,8 +1,8 @@
-"""The cells of an exported ONNX file: the network's numbers from operators that exporter and readers know.
+"""The cells of an exported ONNX file: the same function, from operators that exporter and runtimes support.
 
-MindSpore's exporter knows no Erf, and what it writes for layer normalisation is not recognised by those who read it:
-MindSpore Lite 2.0.0 even computes it wrongly. The cells below are written the way onnxruntime and MindSpore Lite
-recognise, so that each becomes one fast operator there.
+MindSpore's exporter has no Erf, and runtimes do not recognise its pattern for layer normalisation: MindSpore Lite 2.0.0
+even computes it wrongly. The cells below are written so that onnxruntime and MindSpore Lite fuse each into one fast
+operator.
 """
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STAND_IN = "Tanh"        # what Erf is exported as; the network itself has none
 
 
 class ExportedGelu(nn.Cell):
-    """x / 2 (1 + erf(x / sqrt 2)) with tanh in the place of erf, until :func:`restore_erf` has been at the file.
+    """x / 2 (1 + erf(x / sqrt 2)) with tanh as a stand-in for erf until :func:`restore_erf`.
 
-    onnxruntime knows this order of terms and runs it as one operator. MindSpore Lite 2.0.0 would replace other orders
-    by its own GELU, which is off by 4e-6: enough to move a trained network's logits by more than 1e-4.
+    onnxruntime fuses this order of terms into one operator. MindSpore Lite 2.0.0 would replace other orders by its own
+    GELU, whose error of 4e-6 is enough to move a trained network's logits by more than 1e-4.
     """
 
     def __init__(self, gelu: Gelu) -> None:
@@ -49,7 +49,7 @@ class ExportedLayerNorm(nn.Cell):
 
 
 class ExportedAddBias(nn.Cell):
-    """A sum; after a product the exporter makes one operator of both."""
+    """A sum; after a product the exporter fuses both into one operator."""
 
     def __init__(self, add_bias: AddBias) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ EXPORTED: dict[type[nn.Cell], Callable[..., nn.Cell]] = {
 
 
 def prepare_for_onnx(network: nn.Cell) -> int:
-    """Replace the cells of a network, in place; its parameters stay and keep their names.
+    """Replace the cells of a network in place; parameters and their names are kept.
 
     Returns:
-        How many of the new cells hold a stand-in for Erf.
+        How many of the new cells contain a stand-in for Erf.
     """
     names = {parameter: parameter.name for parameter in network.get_parameters()}
     count = _replace(network)
@@ -88,13 +88,13 @@ def _replace(cell: nn.Cell) -> int:
 
 
 def restore_erf(path: Path | str, stand_ins: int) -> None:
-    """Put Erf where an exported ONNX file has its stand-in, and check the file.
+    """Replace the stand-ins in an exported ONNX file by Erf, and check the file.
 
     Args:
         path: the file; it is rewritten.
-        stand_ins: how many there must be.
+        stand_ins: how many there are.
     """
-    import onnx  # needed for this alone
+    import onnx  # only needed here
 
     model = onnx.load(str(path))
     nodes = [node for node in model.graph.node if node.op_type == STAND_IN]

@@ -1,4 +1,4 @@
-"""The inference harness's results to answers and figures."""
+"""Turns the inference harness's results into answers and scores."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -28,7 +28,7 @@ def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, result
         ``{"exact_match": .., "f1": ..}``.
 
     Raises:
-        InputError: features, inputs and results do not belong together, or a result is missing or cut.
+        InputError: features, inputs and results do not belong together, or a result is missing or truncated.
     """
     settings = open_converted(mindrecord)["settings"]
     options = DecodingOptions.for_features(settings, **choices)

@@ -67,7 +67,7 @@ def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused:
 
 
 def is_finished(folder: Path, manifest: BinManifest) -> bool:
-    """Whether ``folder`` holds exactly these inputs, every file with its full size."""
+    """Whether ``folder`` holds exactly these inputs, each file complete."""
     if not (folder / MANIFEST).is_file() or read_manifest(folder) != manifest:
         return False
     for name, column in zip(manifest.folders, manifest.columns, strict=True):
@@ -78,10 +78,10 @@ def is_finished(folder: Path, manifest: BinManifest) -> bool:
 
 
 def clear_folder(folder: Path, manifest: BinManifest) -> None:
-    """Make room: remove the files of an earlier run with other inputs (its manifest names them), and nothing else.
+    """Remove the files of an earlier run with other inputs, which its manifest lists, and nothing else.
 
     Raises:
-        InputError: other files lie where the inputs go.
+        InputError: there are other files where the inputs go.
     """
     for name in (MANIFEST, UNFINISHED):
         if (folder / name).is_file():
@@ -99,17 +99,17 @@ def clear_folder(folder: Path, manifest: BinManifest) -> None:
 
 
 def remove_inputs(folder: Path, manifest: BinManifest) -> None:
-    """Remove the files that a manifest names, and the folders that are empty then."""
+    """Remove the files that a manifest lists, and folders that become empty."""
     for place in manifest.folders:
         for number in range(manifest.count):
             for ending in ENDINGS:
                 (folder / place / f"{manifest.stem(number)}{ending}").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):    # not there, or not empty
+        with contextlib.suppress(OSError):    # absent, or not empty
             (folder / place).rmdir()
 
 
 def write_inputs(folder: Path, manifest: BinManifest, rows: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Write one file a feature and input; the manifest appears when all are there.
+    """Write one file a feature and input; the manifest is written last.
 
     Args:
         folder: where the inputs' folders are made.
@@ -140,8 +140,7 @@ def write_inputs(folder: Path, manifest: BinManifest, rows: Iterable[Mapping[str
 def write_input(path: Path, column: FeatureColumn, value: np.ndarray) -> None:
     """Write one input of one feature, unless an earlier run did.
 
-    Files are renamed into place but not flushed one by one to the disk (that would take minutes): whoever reads them
-    checks their sizes.
+    Files are renamed but not flushed to the disk one by one, which would take minutes: readers check their sizes.
     """
     if value.shape != (1, *column.shape) or value.dtype != np.dtype(column.dtype):
         raise InputError(f"{column.name}: the data set yields {value.dtype} {list(value.shape)}, not {column.dtype} "

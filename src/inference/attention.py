@@ -1,4 +1,4 @@
-"""The network with its memories laid open: what the viewer shows beside the logits."""
+"""The network that also returns the attention of its memories, for the viewer."""
 from __future__ import annotations
 
 from mindspore import Tensor
@@ -7,11 +7,11 @@ from src.KTNET import KTNET
 
 
 class KTNETAttention(KTNET):
-    """KT-NET that also gives the attention of every memory; a face of its own, so that the others stay as fast."""
+    """KT-NET that also returns the attention of every memory; a separate class, so that the others stay as fast."""
 
     def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
                   *concept_ids: Tensor) -> tuple[Tensor, ...]:
-        """Score every position and say what every word piece read from the knowledge bases.
+        """Score every position, and return what every word piece read from the knowledge bases.
 
         Args:
             input_mask: as for :class:`src.KTNET.KTNET`, like the others.
@@ -22,8 +22,7 @@ class KTNETAttention(KTNET):
 
         Returns:
             The logits float32 [2, B, S], then for each knowledge base the attention float32 [B, S, 1 + K]: the
-            sentinel's weight, then those of the concepts. Where a word piece has no concept it reads nothing, and its
-            row has no meaning.
+            sentinel's weight, then those of the concepts. The row of a word piece without concepts is meaningless.
         """
         hidden = self.bert(input_mask, src_ids, pos_ids, sent_ids, self.first_step)        # [B*S, H]
         results = (self.score_hidden(hidden, input_mask, *concept_ids),)                   # [2, B, S]

@@ -33,7 +33,7 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
         network: :class:`src.KTNET.KTNET` for inference.
         data_file: MindRecord file.
         memories: whose concepts the network takes.
-        batch_size: features of a batch; a partial one is filled up, so that each bucket is compiled once.
+        batch_size: features of a batch; a partial batch is filled, so that each bucket is compiled once.
         buckets: lengths that batches are padded to; the last one is the width of the result.
 
     Returns:
@@ -62,16 +62,16 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
 
 
 def decoding_options(decoding: DecodingSettings, converted: Mapping[str, Any]) -> DecodingOptions:
-    """How the flags want the logits of features that were made with the settings ``converted`` decoded.
+    """Decoding options from the flags and the settings ``converted`` of the features.
 
-    Padding takes no part in the answers: they must not depend on the length that a batch was padded to.
+    Padding is ignored: answers must not depend on the length that a batch was padded to.
     """
     return DecodingOptions.for_features(converted, ignore_padding=True, **decoding.choices())
 
 
 def evaluate(network: nn.Cell, memories: Sequence[MemoryConfig], settings: EvaluationSettings,
              manifest: Mapping[str, Any], output: Path) -> dict[str, float]:
-    """Evaluate a network on the dev split; prints the figures as one JSON line.
+    """Evaluate a network on the dev split; prints the scores as one JSON line.
 
     Args:
         network: :class:`src.KTNET.KTNET` for inference.
@@ -85,7 +85,7 @@ def evaluate(network: nn.Cell, memories: Sequence[MemoryConfig], settings: Evalu
     """
     run, save_logits, max_seq_len = settings.run, settings.decoding.save_logits, settings.features.max_seq_len
     data_file = run.predict_mindrecord_file
-    # A file of logits has a logit for every position, so nothing is left out by shorter buckets then.
+    # A file of logits has a logit for every position, so there is only the full length then.
     buckets = (max_seq_len,) if save_logits else choose_buckets(feature_lengths(data_file), max_seq_len, run.buckets)
     LOGGER.info("evaluation of %s, padded to %s word pieces", data_file, ", ".join(map(str, buckets)))
     logits = compute_logits(network, data_file, memories, run.batch_size, buckets)

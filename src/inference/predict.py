@@ -104,7 +104,7 @@ class Predictor:
             question_entities: those of the question.
 
         Raises:
-            InputError: the passage or the question holds no word.
+            InputError: the passage or the question has no words.
         """
         if self._is_record:
             passage, question = (text.replace(NO_BREAK_SPACE, " ") for text in (passage, question))
@@ -135,7 +135,7 @@ class Predictor:
 
 
 def with_dataset(settings: PredictionSettings) -> PredictionSettings:
-    """The settings with the data set that the checkpoint was trained on, unless it was given; SQuAD if neither says."""
+    """The settings with the checkpoint's data set unless one was given; SQuAD if neither says."""
     if settings.question.dataset is not None:
         return settings
     config = load_config(settings.checkpoint.load_checkpoint_path)
@@ -143,7 +143,7 @@ def with_dataset(settings: PredictionSettings) -> PredictionSettings:
 
 
 def filled_settings(settings: PredictionSettings) -> PredictionSettings:
-    """The settings with what the checkpoint was trained with for the flags that were left out."""
+    """The settings with the checkpoint's own values for omitted flags."""
     settings = with_dataset(settings)
     checkpoint = settings.checkpoint.load_checkpoint_path
     config = load_config(checkpoint)
@@ -162,7 +162,7 @@ def checkpoint_bases(settings: PredictionSettings) -> tuple[KnowledgeBase, ...]:
     """The knowledge bases of a checkpoint's memories, in their order.
 
     Raises:
-        InputError: a memory is of a knowledge base that --kb_config does not describe.
+        InputError: --kb_config does not describe the knowledge base of a memory.
     """
     checkpoint = settings.checkpoint.load_checkpoint_path
     config = load_config(checkpoint)
@@ -193,11 +193,11 @@ def make_tokenizer(settings: PredictionSettings) -> BertTokenizer:
 
 
 def open_network(settings: PredictionSettings, manifest: Mapping[str, Any]) -> tuple[WindowRunner, KTNetConfig]:
-    """The checkpoint's network, ready to run; with its attention where a page is wanted.
+    """The checkpoint's network, ready to run; with its attention if a page is wanted.
 
     Args:
         settings: of predict.py.
-        manifest: of the features, or the part of one that says what their numbers mean.
+        manifest: of the features, or the part that describes their ids.
     """
     set_up_device(settings.device.device_target, settings.device.device_id)
     network, config = build_for_evaluation(settings, manifest,
@@ -220,7 +220,7 @@ def read_passage(given: QuestionSettings) -> str:
 
 
 def read_questions(given: QuestionSettings) -> Iterator[str]:
-    """Questions of the flags, else of standard input; at a terminal there is a prompt."""
+    """Questions from the flags, else from standard input, with a prompt at a terminal."""
     if given.question:
         yield from given.question
         return

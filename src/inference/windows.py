@@ -1,4 +1,4 @@
-"""The network, one feature at a time: logits, and for the viewer what its memories attended to."""
+"""Runs the network on one feature at a time: logits, and for the viewer the attention of its memories."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from src.reader.storage import FeatureExpander
 from src.viewer.cases import WindowResult
 from utils.util import InputError
 
-SHORT_LENGTHS = (128, 256)      # beside the greatest length; each is compiled when a feature first needs it
+SHORT_LENGTHS = (128, 256)      # besides max_seq_len; each is compiled when a feature first needs it
 UNIQUE_ID = DEV_LABELS[0].name
 
 
@@ -26,7 +26,7 @@ class WindowRunner:
     Args:
         network: for inference.
         memories: whose concepts the network takes.
-        max_seq_len: the greatest length.
+        max_seq_len: the longest length.
         full_length: pad every feature to ``max_seq_len``, so that there is a logit for each position.
     """
 

@@ -1,6 +1,6 @@
-"""From an example to its features: windows, maximum context, answer positions, concepts; no padding yet.
+"""Examples to features: windows, maximum context, answer positions, concepts; not yet padded.
 
-A feature is ``[CLS] question [SEP] window [SEP]``; a passage that does not fit gives several, whose windows overlap.
+A feature is ``[CLS] question [SEP] window [SEP]``; a long passage gives several with overlapping windows.
 """
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Passage:
 
 @dataclass
 class Tally:
-    """What became of the questions."""
+    """Counts of what happened to the questions."""
 
     questions: int = 0
     features: int = 0
@@ -213,7 +213,7 @@ def window_concepts(query: PieceConcepts, document: PieceConcepts, start: int, l
 
 
 def answer_pieces(answer: Answer, passage: Passage, tokenizer: BertTokenizer) -> tuple[int, int] | str:
-    """First and last word piece of the answer in the passage, or why there is none.
+    """First and last word piece of the answer in the passage, or the reason why there is none.
 
     The answer's words are found by its offset; where their pieces contain exactly the answer's own pieces, the span
     narrows to these: "1895" in the word "(1895-1943)." gives the piece "1895", not all seven.

@@ -1,4 +1,4 @@
-"""From logits to answers: n-best spans of every question, their text in the passage, and the files that hold them.
+"""Logits to answers: the n-best spans of every question, their text in the passage, and the files with the results.
 
 The letters: N features (windows), S positions of a feature, P word pieces of a passage.
 """
@@ -22,7 +22,7 @@ from src.reader.metrics import GoldAnswers, answer_tokens, evaluate
 from src.reader.tokenization import basic_tokens
 from utils.util import InputError, atomic_path, write_json
 
-NO_CANDIDATE = "empty"    # the answer where no span passes the filters, as in BERT's SQuAD code
+NO_CANDIDATE = "empty"    # the answer if no span passes the filters, as in BERT's SQuAD code
 PREDICTIONS, NBEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "null_odds.json"
 RESULT = "eval_result.json"
 
@@ -41,8 +41,8 @@ class DecodingOptions:
 
     n_best_size: int = 20
     max_answer_length: int = 30                  # word pieces
-    null_score_diff_threshold: float = 0.0       # SQuAD 2.0: "no answer" where null_odds is greater
-    version_2_with_negative: bool = False        # SQuAD 2.0: "no answer" takes part
+    null_score_diff_threshold: float = 0.0       # SQuAD 2.0: "no answer" if null_odds is greater
+    version_2_with_negative: bool = False        # SQuAD 2.0: "no answer" is a candidate
     pick_entity: bool = False                    # ReCoRD: prefer an entry that names an entity of the passage
     do_lower_case: bool = False                  # as the word pieces were made
     ignore_padding: bool = False                 # see below
@@ -78,7 +78,7 @@ class NBestEntry:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is answered to one question."""
+    """The answer to one question."""
 
     id: str
     prediction: str
@@ -93,7 +93,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Span:
-    """Word pieces ``start .. end`` of the passage and their logits; start -1 stands for "no answer"."""
+    """Word pieces ``start .. end`` of the passage and their logits; start -1 means "no answer"."""
 
     start: int
     end: int
@@ -103,7 +103,7 @@ class _Span:
 
 def decode(examples: Iterable[EvaluationExample], logits: LogitsByFeature,
            options: DecodingOptions = DecodingOptions()) -> Iterator[Decoded]:
-    """Answer every question, one at a time: nothing but the current question is held.
+    """Answer every question, holding only one at a time.
 
     Args:
         examples: the side table, in reading order.
@@ -138,7 +138,7 @@ def decode_question(example: EvaluationExample, logits: Sequence[tuple[np.ndarra
     """Answer one question from the logits of its windows (a pair of arrays [S] a window)."""
     null = None
     if options.version_2_with_negative:
-        # [CLS], position 0, stands for "no answer"; the window that is surest of an answer speaks for all.
+        # [CLS], position 0, means "no answer"; the window most confident of an answer decides.
         start_logit, end_logit = min(((float(start[0]), float(end[0])) for start, end in logits), key=sum,
                                      default=(0.0, 0.0))
         null = _Span(-1, -1, start_logit, end_logit)
@@ -159,10 +159,10 @@ def decode_question(example: EvaluationExample, logits: Sequence[tuple[np.ndarra
 
 def rank_spans(example: EvaluationExample, logits: Sequence[tuple[np.ndarray, np.ndarray]],
                options: DecodingOptions, null: Optional[_Span] = None) -> Iterator[_Span]:
-    """All admissible spans of a question, by falling sum of their logits.
+    """All admissible spans of a question, by decreasing sum of their logits.
 
-    In every window the ``n_best_size`` best starts meet as many ends. Equal sums keep the order window, rank of the
-    start, rank of the end; ``null`` ("no answer") comes after its equals.
+    In every window the ``n_best_size`` best starts are combined with as many ends. Ties are broken by window, then rank
+    of the start, then rank of the end; ``null`` ("no answer") comes last.
     """
     if not example.windows:    # the passage has no word piece
         return
@@ -175,7 +175,7 @@ def rank_spans(example: EvaluationExample, logits: Sequence[tuple[np.ndarray, np
     if null:
         parts.append(tuple(np.array([value]) for value in (null.start, null.end, null.start_logit, null.end_logit)))
     starts, ends, start_logits, end_logits = (np.concatenate(column) for column in zip(*parts, strict=True))
-    # In float64: the sum of two float32 numbers is not rounded to a tie that they do not have.
+    # In float64, so that rounding makes no ties.
     order = np.argsort(-(start_logits + end_logits), kind="stable")
     for index in order.tolist():
         if starts[index] < 0 and null:
@@ -201,7 +201,7 @@ def _window_spans(number: int, window: Window, offset: int, owners: Optional[np.
 
 
 def top_positions(logits: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the ``count`` greatest logits [S], best first, of equals the first: a stable sort's beginning."""
+    """Positions of the ``count`` greatest logits [S], best first, ties by position, as in a stable sort."""
     if count < len(logits):
         positions = np.flatnonzero(logits >= np.partition(logits, -count)[-count])
     else:
@@ -234,7 +234,7 @@ def _with_probabilities(entries: Sequence[tuple[str, _Span]]) -> tuple[NBestEntr
 def pick_entity(nbest: Sequence[NBestEntry], entities: Iterable[str]) -> str:
     """The text of the first entry that has F1 > 0 with some entity, else of the first entry.
 
-    F1 is greater than 0 exactly where the normalised texts share a word.
+    F1 is positive exactly if the normalised texts share a word.
     """
     words = {word for entity in entities for word in answer_tokens(entity)}
     return next((entry.text for entry in nbest if not words.isdisjoint(answer_tokens(entry.text))), nbest[0].text)
@@ -243,15 +243,15 @@ def pick_entity(nbest: Sequence[NBestEntry], entities: Iterable[str]) -> str:
 class PassageText:
     """Text of word-piece spans in one passage, by the character alignment of BERT's SQuAD code.
 
-    Word pieces have lost spaces, and when lower-cased case and accents too. The span's pieces, put together, are
-    looked up in the basic tokens of the words that they come from, and their place is carried over to the words by
-    counting characters other than spaces:
+    Word pieces have lost spaces and, if lower-cased, case and accents. The span's joined pieces are looked up in the
+    basic tokens of their words, and their location is transferred to the words by counting characters that are not
+    spaces:
 
-        pieces   queen zoe               (asked for out of the words "Queen Zoë's")
+        pieces   queen zoe               (a span of the words "Queen Zoë's")
         tokens   queen zoe ' s           found at 0: characters 0 .. 7, spaces not counted
         words    Queen Zoë's             characters 0 .. 7, spaces not counted: "Queen Zoë"
 
-    Where that fails (an unknown word, accents that change a word's length) the words are returned whole.
+    Where that fails (an unknown word, accents that change a word's length) the complete words are returned.
     """
 
     def __init__(self, example: EvaluationExample, do_lower_case: bool) -> None:
@@ -279,12 +279,12 @@ class PassageText:
 
 @lru_cache(maxsize=1 << 17)
 def _joined_tokens(word: str, do_lower_case: bool) -> str:
-    """Basic tokens of a word, joined by spaces; most words of a passage are asked for again and again."""
+    """Basic tokens of a word, joined by spaces; cached, as most words of a passage are needed many times."""
     return " ".join(basic_tokens(word, do_lower_case))
 
 
 def _check_example(example: EvaluationExample) -> None:
-    """Refuse a side table whose numbers do not fit each other."""
+    """Refuse an inconsistent side table."""
     count = len(example.pieces)
     outside = any(window.doc_start < 0 or window.length < 0 or window.doc_start + window.length > count
                   for window in example.windows)
@@ -316,7 +316,7 @@ def _checked_logits(logits: LogitsByFeature, example: EvaluationExample, window:
 def write_predictions(folder: Path | str, decoded: Iterable[Decoded]) -> dict[str, str]:
     """Write predictions.json, nbest_predictions.json and, where there are null odds, null_odds.json.
 
-    Answers are written as they come; no file is replaced before the last one, and predictions.json is replaced last.
+    Answers are written one by one; no file is replaced before the last answer, and predictions.json is replaced last.
 
     Returns:
         The predictions: question id -> answer text.
@@ -369,7 +369,7 @@ def write_result(folder: Path | str, result: Mapping[str, float]) -> None:
 
 def answer_and_score(mindrecord: Path | str, logits: LogitsByFeature, folder: Path | str,
                      options: DecodingOptions) -> dict[str, float]:
-    """The whole way: side table and logits in, predictions, n-best, null odds and eval_result.json out.
+    """Decode and score: side table and logits to predictions, n-best, null odds and eval_result.json.
 
     Args:
         mindrecord: the converted features, whose side table is read.
@@ -381,10 +381,10 @@ def answer_and_score(mindrecord: Path | str, logits: LogitsByFeature, folder: Pa
         ``{"exact_match": .., "f1": ..}``.
 
     Raises:
-        InputError: see :func:`decode` and :func:`score`; without gold answers the predictions are written all the same.
+        InputError: see :func:`decode` and :func:`score`; without gold answers the predictions are still written.
     """
     predictions = write_predictions(folder, decode(read_side_table(mindrecord), logits, options))
-    (Path(folder) / RESULT).unlink(missing_ok=True)    # figures of an earlier run, not of these predictions
+    (Path(folder) / RESULT).unlink(missing_ok=True)    # scores of an earlier run, not of these predictions
     result = score(read_side_table(mindrecord), predictions, options.version_2_with_negative)
     write_result(folder, result)
     return result

@@ -18,7 +18,7 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)    # ASCII only, as 
 
 
 class GoldAnswers(NamedTuple):
-    """What the metric needs of one question."""
+    """What the metric needs to know of a question."""
 
     id: str
     answers: tuple[str, ...]
@@ -53,8 +53,8 @@ def f1(prediction: str, answer: str) -> float:
 def score_answer(prediction: str, gold: GoldAnswers) -> tuple[float, float]:
     """Exact match and F1 of one answer, each the maximum over the gold answers.
 
-    By the rules of SQuAD 2.0 (``gold.may_be_none``) gold answers that are empty after normalisation do not count;
-    where nothing is left the empty prediction is right and every other wrong.
+    By the rules of SQuAD 2.0 (``gold.may_be_none``) gold answers that are empty after normalisation are ignored;
+    if none is left, only the empty prediction is right.
 
     Raises:
         InputError: there is no gold answer and the rules are not those of SQuAD 2.0.
@@ -112,7 +112,7 @@ def read_predictions(path: Path | str) -> dict[str, str]:
     """Read a predictions file: one JSON object, question id -> answer text.
 
     Raises:
-        InputError: the file is missing, no JSON, no object, or an answer is no text.
+        InputError: the file is missing, not JSON, not an object, or an answer is not a string.
     """
     predictions = read_json(path)
     if not isinstance(predictions, dict):
@@ -138,8 +138,8 @@ def read_gold_answers(path: Path | str, questions_below: ListQuestions) -> Itera
     """Stream the gold answers of a data set file; questions with ``is_impossible`` are scored as those of SQuAD 2.0.
 
     Raises:
-        InputError: the file is missing, no JSON or of another layout, an id is doubled, or a question has no answer
-            (but for SQuAD 2.0).
+        InputError: the file is missing, no JSON or of another layout, an id occurs twice, or a question has no answer
+            (except in SQuAD 2.0).
     """
     seen: set[str] = set()
     for item_place, item in stream_items(path):
