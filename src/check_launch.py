@@ -11,8 +11,6 @@ The launchers call it, by its path, so that relative paths stay relative to the 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +21,12 @@ if __name__ == "__main__" and not __package__:
     sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
 
 # Only what needs nothing installed: a missing package is to be told in one line.
+from src.checks import check_evaluation, check_training  # noqa: E402
 from src.config import TASKS  # noqa: E402
 from src.settings import EvaluationSettings, TrainingSettings  # noqa: E402
 from src.training.lock import check_unlocked  # noqa: E402
+from utils.device import VISIBLE, choose_target, count_devices  # noqa: E402
 from utils.util import InputError, read_json, run_main, set_up_logging  # noqa: E402
-
-VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
-DEVICE_FILES = {"GPU": "nvidia[0-9]*", "Ascend": "davinci[0-9]*"}
 
 
 def check_mindspore() -> None:
@@ -49,19 +46,6 @@ def check_mindspore() -> None:
               file=sys.stderr)
         sys.exit(2)
     del mindspore, tokenizers
-
-
-def count_devices(target: str, folder: Path = Path("/dev")) -> int:
-    """Devices of this host that a run may use, as far as the driver's tool or its device files tell."""
-    found = len(list(folder.glob(DEVICE_FILES[target])))
-    if target == "GPU":
-        try:
-            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
-            found = sum(line.startswith("GPU ") for line in listed.splitlines())
-        except (OSError, subprocess.SubprocessError):
-            pass
-    visible = os.environ.get(VISIBLE[target])
-    return found if visible is None else min(found, len([entry for entry in visible.split(",") if entry.strip()]))
 
 
 def check_devices(target: str, wanted: int) -> None:
@@ -106,56 +90,13 @@ def read_rank_table(path: Path, node_rank: int, nodes: int) -> list[tuple[int, i
     return sorted(servers[node_rank])
 
 
-def need(path: Path, flag: str, mend: str) -> None:
-    """Refuse a file that is missing.
+def show_training(settings: TrainingSettings) -> None:
+    """Print the checkpoint folder and what a new training would write over.
 
     Raises:
-        InputError: it is.
+        InputError: another training is using the folder.
     """
-    if not path.is_file():
-        raise InputError(f"--{flag} {path}: no such file; {mend}")
-
-
-def check_features(settings: TrainingSettings | EvaluationSettings, split: str) -> None:
-    """The converted features are whole, or else all is there that they are made of.
-
-    Raises:
-        InputError: neither.
-    """
-    from src.prepare import planned_conversion
-    from src.reader.storage import ConvertedFiles, open_converted
-
-    conversion = planned_conversion(settings, split)
-    if ConvertedFiles(conversion.target).manifest.is_file() or conversion.target.is_file():
-        open_converted(conversion.target)
-    else:
-        conversion.check_inputs()
-
-
-def check_tables(settings: TrainingSettings) -> None:
-    """The concept vectors of every knowledge base in use are there."""
-    for base in settings.wanted_bases():
-        need(settings.vectors(base), f"data_url {settings.data.data_url}",
-             f"put the concept vectors of {base.label} there or train them with train_kb_embedding.py")
-
-
-def check_training(settings: TrainingSettings) -> None:
-    """What run_KTNET_<task>.py will read; prints the checkpoint folder and what a new training would write over."""
     job = settings.job
-    if job.do_train:
-        check_features(settings, "train")
-        check_tables(settings)
-        need(settings.network.bert_config_path, "bert_config_path", "make the encoder's files with "
-                                                                    "src/bert_ms_format.py")
-        if job.init_checkpoint is None:
-            need(job.load_pretrain_checkpoint_path, "load_pretrain_checkpoint_path",
-                 "make it with src/bert_ms_format.py, or start from a KT-NET checkpoint with --init_checkpoint")
-    if job.init_checkpoint is not None:
-        need(job.init_checkpoint, "init_checkpoint", "give a KT-NET checkpoint")
-    if job.load_checkpoint_path is not None and not job.do_train:
-        need(job.load_checkpoint_path, "load_checkpoint_path", "give a KT-NET checkpoint")
-    if job.do_predict or job.do_val:
-        check_features(settings, "dev")
     if job.do_train:
         print(job.save_finetune_checkpoint_path.absolute())
         check_unlocked(job.save_finetune_checkpoint_path, settings.task.name)
@@ -186,13 +127,6 @@ def earlier_training(settings: TrainingSettings) -> list[Path]:
     return found
 
 
-def check_evaluation(settings: EvaluationSettings) -> None:
-    """What run_KTNET_<task>_eval.py will read."""
-    need(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path", "training writes KTNET_*.ckpt below "
-                                                            "output/finetune_checkpoint")
-    check_features(settings, "dev")
-
-
 def make_features(settings: TrainingSettings) -> None:
     """Convert what a training will read, where it is missing."""
     from src.prepare import prepare_features
@@ -209,11 +143,12 @@ def check_run(kind: str, task_name: str, devices: int, flags: Sequence[str]) -> 
     settings = cls.parse(flags, TASKS[task_name])
     if not settings.data.data_url.is_dir():
         raise InputError(f"{settings.data.data_url}: no such folder; DATAPATH is the data folder (see the README)")
-    check_devices(settings.device.device_target, devices)
+    check_devices(choose_target(settings.device.device_target), devices)
     if isinstance(settings, EvaluationSettings):
         check_evaluation(settings)
     elif kind == "train":
         check_training(settings)
+        show_training(settings)
     else:
         make_features(settings)
 

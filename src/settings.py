@@ -52,12 +52,14 @@ class DeviceSettings:
 
     title: ClassVar[str] = "device"
 
-    device_target: Literal["Ascend", "GPU", "CPU"] = flag("Ascend", "device to run on")
+    device_target: Literal["auto", "Ascend", "GPU", "CPU"] = flag("auto", "device to run on; auto takes Ascend where "
+                                                                          "there is one, else a GPU, else the CPU")
     device_id: NonNegativeInt = flag(0, "number of the device; a distributed run takes its rank's own")
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the network computes in float32, without a loss scale."""
+        """Whether the network computes in float32, without a loss scale; known once the device has been chosen."""
+        assert self.device_target != "auto"
         return self.device_target == "CPU"
 
 
@@ -388,7 +390,6 @@ class PredictionSettings(NetworkRunSettings):
         '--data_url ./data --load_checkpoint_path KTNET_squad.ckpt --passage_file tower.txt --question "Who built it?"',
         "--data_url ./data --load_checkpoint_path KTNET_squad.ckpt --evaluation output/eval --html page.html")
 
-    device: DeviceSettings = group(device_target="CPU")
     features: FeatureSettings = group(dict.fromkeys(AS_CONVERTED, "as the checkpoint's features were converted"))
     question: QuestionSettings = group()
     knowledge: LiveKnowledgeSettings = group()

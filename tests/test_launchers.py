@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from src.check_launch import count_devices, read_rank_table
+from src.check_launch import read_rank_table
 from tests import small_training
+from utils.device import count_devices
 from utils.util import InputError
 
 REPOSITORY = Path(__file__).parents[1]

@@ -161,6 +161,7 @@ def test_the_older_port_s_names_are_aliases():
 def test_without_training_the_checkpoint_that_was_named_is_evaluated(monkeypatch, flags, evaluated):
     loop = pytest.importorskip("src.training.loop")
     done = []
+    monkeypatch.setattr(loop, "check_training", lambda settings: None)
     monkeypatch.setattr(loop, "evaluate_checkpoint", lambda settings, output: done.append(settings))
     settings = TrainingSettings.parse(["--device_target", "CPU", "--do_train", "False", "--do_predict", "True", *flags],
                                       SQUAD)

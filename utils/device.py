@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from utils.util import LOGGER, InputError
 
+VISIBLE = {"GPU": "CUDA_VISIBLE_DEVICES", "Ascend": "ASCEND_RT_VISIBLE_DEVICES"}
+DEVICE_FILES = {"Ascend": "davinci[0-9]*", "GPU": "nvidia[0-9]*"}      # in the order of preference
 CALL_DEPTH = 10_000      # of a graph that is compiled; MindSpore's own limit is too low for the 24 layers of BERT-large
 
 
@@ -18,6 +22,7 @@ class Devices:
     rank: int = 0
     count: int = 1
     local_rank: int = 0      # among the processes of this host
+    target: str = "CPU"      # what the network runs on
 
     @property
     def is_first(self) -> bool:
@@ -58,17 +63,45 @@ def local_rank() -> int:
     return 0
 
 
-def set_up_device(target: str, device_id: int = 0, device_num: int | None = None) -> Devices:
+def count_devices(target: str, folder: Path = Path("/dev")) -> int:
+    """Devices of this host that a run may use, as far as the driver's tool or its device files tell."""
+    found = len(list(folder.glob(DEVICE_FILES[target])))
+    if target == "GPU":
+        try:
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+            found = sum(line.startswith("GPU ") for line in listed.splitlines())
+        except (OSError, subprocess.SubprocessError):
+            pass
+    visible = os.environ.get(VISIBLE[target])
+    return found if visible is None else min(found, len([entry for entry in visible.split(",") if entry.strip()]))
+
+
+def choose_target(wanted: str) -> str:
+    """The device for "auto": Ascend where this host has one, else GPU, else CPU. A named one must be there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if wanted == "auto":
+        return next((target for target in DEVICE_FILES if count_devices(target)), "CPU")
+    if wanted != "CPU" and not count_devices(wanted):
+        raise InputError(f"--device_target {wanted}: this host has none (no /dev/{DEVICE_FILES[wanted]}, or "
+                         f"{VISIBLE[wanted]} hides it); leave the flag out to take what is there")
+    return wanted
+
+
+def set_up_device(wanted: str, device_id: int = 0, device_num: int | None = None) -> Devices:
     """Choose graph mode and the device; join the other processes of a distributed run.
 
     Args:
-        target: Ascend, GPU or CPU.
+        wanted: auto, Ascend, GPU or CPU.
         device_id: number of the device; a distributed run takes its process's own.
         device_num: devices that a distributed run has; None for a run on one.
 
     Raises:
         InputError: the device is not there, or other processes were started than --device_num says.
     """
+    target = choose_target(wanted)
     import mindspore as ms
 
     distributed = device_num is not None
@@ -82,10 +115,14 @@ def set_up_device(target: str, device_id: int = 0, device_num: int | None = None
             ms.set_device(target, local_rank() if distributed else device_id)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
+        if wanted == "auto" and not distributed:
+            LOGGER.warning("this host has %s, but this MindSpore cannot use it (%s): running on CPU", target,
+                           reason[:200])
+            return set_up_device("CPU")
         raise InputError(f"--device_target {target}: this MindSpore cannot use it ({reason}); "
                          "give --device_target CPU or install the build for the device") from None
     if not distributed:
-        return Devices()
+        return Devices(target=target)
     from mindspore import communication
     try:
         communication.init()
@@ -93,7 +130,7 @@ def set_up_device(target: str, device_id: int = 0, device_num: int | None = None
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"--is_distribute True: no other process to join ({reason}); start the run with msrun, mpirun "
                          "or a rank table, as scripts/run_*_distribute*.sh do") from None
-    devices = Devices(communication.get_rank(), communication.get_group_size(), local_rank())
+    devices = Devices(communication.get_rank(), communication.get_group_size(), local_rank(), target)
     if device_num != devices.count:
         raise InputError(f"--device_num {device_num}: {devices.count} processes were started; give that number")
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,

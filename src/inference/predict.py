@@ -199,7 +199,8 @@ def open_network(settings: PredictionSettings, manifest: Mapping[str, Any]) -> t
         settings: of predict.py.
         manifest: of the features, or the part that describes their ids.
     """
-    set_up_device(settings.device.device_target, settings.device.device_id)
+    devices = set_up_device(settings.device.device_target, settings.device.device_id)
+    settings = settings.with_flags(device_target=devices.target)
     network, config = build_for_evaluation(settings, manifest,
                                            KTNETAttention if settings.question.html else KTNET)
     return WindowRunner(network, config.memories, settings.features.max_seq_len,

@@ -16,6 +16,7 @@ from mindspore import Parameter, Tensor
 from tqdm import tqdm
 
 from src.batch_plan import choose_buckets
+from src.checks import check_evaluation, check_training
 from src.config import KTNetConfig, feature_columns
 from src.cpu import kernels as cpu_kernels
 from src.dataset import create_train_dataset, feature_lengths
@@ -263,8 +264,10 @@ def with_fetched_data(settings: S, devices: Devices) -> S:
 def run_training(settings: TrainingSettings) -> None:
     """What run_KTNET_{task}.py does: --do_train, then --do_predict."""
     job, device = settings.job, settings.device
+    if not settings.modelarts.is_modelarts:
+        check_training(settings)
     devices = set_up_device(device.device_target, device.device_id, job.device_num if job.is_distribute else None)
-    settings = with_fetched_data(settings, devices)
+    settings = with_fetched_data(settings.with_flags(device_target=devices.target), devices)
     checkpoint = job.load_checkpoint_path or job.init_checkpoint
     if job.do_train:
         if job.load_checkpoint_path is not None:
@@ -284,8 +287,10 @@ def run_training(settings: TrainingSettings) -> None:
 
 def run_evaluation(settings: EvaluationSettings) -> None:
     """What run_KTNET_{task}_eval.py does."""
+    if not settings.modelarts.is_modelarts:
+        check_evaluation(settings)
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
-    settings = with_fetched_data(settings, devices)
+    settings = with_fetched_data(settings.with_flags(device_target=devices.target), devices)
     evaluate_checkpoint(settings, settings.run.checkpoints)
     if settings.modelarts.save_url and settings.modelarts.is_modelarts:
         send_results(settings.run.checkpoints, None, settings.modelarts.save_url, settings.modelarts.log_url)

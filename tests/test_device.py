@@ -1,0 +1,57 @@
+"""Which device a run takes, and what is said before one is touched."""
+from __future__ import annotations
+
+import pytest
+
+import export
+import predict
+import run_KTNET_record
+import run_KTNET_squad_eval
+from utils import device
+from utils.util import InputError
+
+
+@pytest.mark.parametrize(("there", "chosen"), [
+    ({"Ascend": 8, "GPU": 1}, "Ascend"), ({"GPU": 2}, "GPU"), ({}, "CPU")])
+def test_the_best_device_that_is_there_is_taken(monkeypatch, there, chosen):
+    monkeypatch.setattr(device, "count_devices", lambda target: there.get(target, 0))
+    assert device.choose_target("auto") == chosen and device.choose_target("CPU") == "CPU"
+    for target in ("Ascend", "GPU"):
+        if target in there:
+            assert device.choose_target(target) == target
+        else:
+            with pytest.raises(InputError, match=f"--device_target {target}: this host has none"):
+                device.choose_target(target)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "GPU"])
+def test_a_device_that_this_mindspore_cannot_use(monkeypatch, caplog, wanted):
+    """Chosen by itself it is left for the CPU; named, it is refused."""
+    mindspore = pytest.importorskip("mindspore")
+    monkeypatch.setattr(device, "count_devices", lambda target: int(target == "GPU"))
+    set_device = mindspore.set_device
+
+    def without_gpu(target, number=None):
+        if target == "GPU":
+            raise RuntimeError("no plugin for GPU")
+        set_device(target)
+
+    monkeypatch.setattr(mindspore, "set_device", without_gpu)
+    if wanted == "auto":
+        assert device.set_up_device(wanted).target == "CPU"
+        assert "this MindSpore cannot use it (no plugin for GPU): running on CPU" in caplog.text
+    else:
+        with pytest.raises(InputError, match="--device_target GPU: this MindSpore cannot use it"):
+            device.set_up_device(wanted)
+
+
+@pytest.mark.parametrize(("main", "flags", "said"), [
+    (run_KTNET_record.main, [], "ReCoRD/train.json: no such file"),
+    (run_KTNET_squad_eval.main, ["--load_checkpoint_path", "nope.ckpt"], "--load_checkpoint_path nope.ckpt"),
+    (predict.main, ["--load_checkpoint_path", "nope.ckpt"], "--load_checkpoint_path nope.ckpt"),
+    (export.main, ["--load_checkpoint_path", "nope.ckpt", "--dataset", "squad"], "--load_checkpoint_path nope.ckpt")])
+def test_what_is_missing_is_named_before_a_device_is_looked_for(monkeypatch, tmp_path, main, flags, said):
+    pytest.importorskip("mindspore")
+    monkeypatch.setattr(device, "choose_target", lambda wanted: pytest.fail("looked for a device"))
+    with pytest.raises(InputError, match=said):
+        main([*flags, "--device_target", "Ascend", *(["--data_url", str(tmp_path)] if main is not export.main else [])])
