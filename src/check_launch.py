@@ -143,7 +143,8 @@ def check_run(kind: str, task_name: str, devices: int, flags: Sequence[str]) -> 
     settings = cls.parse(flags, TASKS[task_name])
     if not settings.data.data_url.is_dir():
         raise InputError(f"{settings.data.data_url}: no such folder; DATAPATH is the data folder (see the README)")
-    check_devices(choose_target(settings.device.device_target), devices)
+    target = settings.device.device_target
+    check_devices(choose_target(target) if target == "auto" else target, devices)
     if isinstance(settings, EvaluationSettings):
         check_evaluation(settings)
     elif kind == "train":
