@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
 import importlib.util
@@ -386,6 +387,49 @@ def test_corenlp(corenlp):
     assert all(text[mention.start : mention.end + 1] == mention.text for mention in first)
     with pytest.raises(InputError, match="no CoreNLP server answers"):
         list(entities.CoreNLPTagger("http://127.0.0.1:9").tag(["text"]))
+
+
+def test_a_local_server_is_asked_whatever_proxies_the_environment_names(corenlp, monkeypatch):
+    pytest.importorskip("requests")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert list(entities.CoreNLPTagger(corenlp).tag(["Mark"])) == [[Mention("Mark", 0, 3)]]
+
+
+def test_long_texts_are_tagged_in_parts(corenlp, monkeypatch):
+    monkeypatch.setattr(entities, "MOST_CHARACTERS", 20)
+    text = "Mark met Twain. Mark and some others left.\n" * 3 + "x" * 50
+    (found,) = entities.CoreNLPTagger(corenlp).tag([text])
+    assert [mention.start for mention in found] == [0, 16, 43, 59, 86, 102]
+    assert all(text[mention.start : mention.end + 1] == mention.text for mention in found)
+    parts = list(entities.cut_text(text))
+    assert "".join(part for _, part, _ in parts) == text and max(len(part) for _, part, _ in parts) <= 20
+    assert [last for _, _, last in parts] == [False] * (len(parts) - 1) + [True]
+    assert list(entities.cut_text("")) == [(0, "", True)]
+
+
+def test_spacy_takes_a_text_of_more_than_a_million_characters():
+    pytest.importorskip("spacy")
+    if not any(importlib.util.find_spec(name) for name in entities.SPACY_MODELS):
+        pytest.skip("the model is not installed")
+    tagger = entities.SpacyTagger()
+    tagger._model.max_length = entities.MOST_CHARACTERS + 1  # so that a short text shows it
+    sentence = "The Brass Bridge was opened in Lima by Ida Roth. "
+    texts = [sentence * (3 * entities.MOST_CHARACTERS // len(sentence)), "Lima", ""]
+    many, one, none = tagger.tag(texts)
+    assert [mention.text for mention in one] == ["Lima"] and none == []
+    assert all(texts[0][mention.start : mention.end + 1] == mention.text for mention in many)
+    assert many[-1].start > 2 * entities.MOST_CHARACTERS
+
+
+def test_wordnet_is_looked_for_without_a_home(tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("NLTK_DATA", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError("no such user")))
+    with contextlib.suppress(InputError):  # it may lie in a folder of the system's
+        find_wordnet(tmp_path)
 
 
 # --- tokens --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Protocol
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -24,6 +25,7 @@ SPACY_LABELS = frozenset({"PERSON", "NORP", "FAC", "ORG", "GPE", "LOC", "PRODUCT
                           "LANGUAGE"})
 CORENLP_LABELS = frozenset({"PERSON", "ORGANIZATION", "LOCATION", "MISC", "CITY", "STATE_OR_PROVINCE", "COUNTRY",
                             "NATIONALITY", "RELIGION", "IDEOLOGY"})
+MOST_CHARACTERS = 10_000   # of a text that is tagged at once; spaCy refuses 1,000,000, CoreNLP 100,000
 BATCH = 256                # texts tagged before they are put into the cache
 
 
@@ -57,9 +59,31 @@ class SpacyTagger:
 
     def tag(self, texts: Iterable[str]) -> Iterator[list[Mention]]:
         """The entities of each text, from left to right."""
-        for document in self._model.pipe(texts, batch_size=64):
-            yield [Mention(entity.text, entity.start_char, entity.end_char - 1) for entity in document.ents
-                   if entity.label_ in SPACY_LABELS]
+        found: list[Mention] = []
+        parts = ((part, (start, last)) for text in texts for start, part, last in cut_text(text))
+        for document, (start, last) in self._model.pipe(parts, as_tuples=True, batch_size=64):
+            found += [Mention(entity.text, start + entity.start_char, start + entity.end_char - 1)
+                      for entity in document.ents if entity.label_ in SPACY_LABELS]
+            if last:
+                yield found
+                found = []
+
+
+def cut_text(text: str, most: int | None = None) -> Iterator[tuple[int, str, bool]]:
+    """Parts of a text of at most ``most`` [MOST_CHARACTERS] characters: (offset, part, whether it is the last).
+
+    Cut behind a line, else behind a sentence, else behind a word, else anywhere.
+
+    >>> list(cut_text("One two. Three", 12))
+    [(0, 'One two. ', False), (9, 'Three', True)]
+    """
+    start, most = 0, most or MOST_CHARACTERS
+    while len(text) - start > most:
+        ends = (text.rfind(end, start, start + most) + len(end) for end in ("\n", ". ", " "))
+        stop = next((end for end in ends if end > start + 2), start + most)
+        yield start, text[start:stop], False
+        start = stop
+    yield start, text[start:], True
 
 
 class CoreNLPTagger:
@@ -78,6 +102,8 @@ class CoreNLPTagger:
             self._client = CoreNLPParser(url=url, tagtype="ner")
         except ImportError:
             raise InputError("--ner corenlp: NLTK's client is not installed; pip install nltk requests") from None
+        if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
+            self._client.session.trust_env = False      # no proxy of the environment stands before this machine
         self._url = url
         self.name = "corenlp"
 
@@ -88,17 +114,18 @@ class CoreNLPTagger:
             InputError: the server does not answer, or not with JSON as CoreNLP does.
         """
         for text in texts:
-            if not text.strip():      # the server refuses an empty text
-                yield []
-                continue
-            try:
-                answer = self._client.api_call(text, properties={"annotators": "tokenize,ssplit,ner"})
-                tokens = [token for sentence in answer["sentences"] for token in sentence["tokens"]]
-                mentions = list(_join_tokens(text, tokens))
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                raise InputError(f"--corenlp_url {self._url}: no CoreNLP server answers there ({error}); start one "
-                                 "with the annotator ner, or use --ner spacy") from None
-            yield mentions
+            yield [Mention(mention.text, start + mention.start, start + mention.end)
+                   for start, part, _ in cut_text(text) if part.strip()      # the server refuses an empty text
+                   for mention in self._ask(part)]
+
+    def _ask(self, text: str) -> list[Mention]:
+        try:
+            answer = self._client.api_call(text, properties={"annotators": "tokenize,ssplit,ner"})
+            tokens = [token for sentence in answer["sentences"] for token in sentence["tokens"]]
+            return list(_join_tokens(text, tokens))
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise InputError(f"--corenlp_url {self._url}: no CoreNLP server answers there ({error}); start one "
+                             "with the annotator ner, or use --ner spacy") from None
 
 
 def _join_tokens(text: str, tokens: list[dict[str, Any]]) -> Iterator[Mention]:

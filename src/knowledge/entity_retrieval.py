@@ -1,6 +1,8 @@
 """Entities of a question and its passage with their concepts: the items of a NELL file and its like."""
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import islice, takewhile
 from typing import Any, Collection, NamedTuple, Protocol, Sequence
 
 from src.knowledge.tokens import EntitySpan, TokenizedQuestion
@@ -43,10 +45,13 @@ def retrieve(question: TokenizedQuestion, finder: Finder) -> dict[str, Any]:
             words = tuple(tokens[first:last + 1])
             if " ".join(words) not in own:
                 own[" ".join(words)] = finder.find(words)
+    backwards = sorted((name[::-1], number) for number, name in enumerate(own))     # longer names follow their ends
+    found = list(own.values())
     final: dict[str, Sequence[Belief]] = {}
     for name, beliefs in own.items():
-        longer = [belief for other, others in own.items() if other != name and other.endswith(name)
-                  for belief in others]
+        first = bisect_right(backwards, (name[::-1], len(own)))
+        ending = takewhile(lambda other: other[0].startswith(name[::-1]), islice(backwards, first, None))   # noqa: B023
+        longer = [belief for number in sorted(number for _, number in ending) for belief in found[number]]
         final[name] = [belief for belief in dict.fromkeys(longer or beliefs) if belief.category in finder.concepts]
     return {"id": question.id, **{key: [_item(tokens, span, final) for span in entities]
                                   for key, (tokens, entities) in sides.items()}}

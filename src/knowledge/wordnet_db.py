@@ -52,7 +52,7 @@ def find_wordnet(data_url: Path) -> Path:
         InputError: there is none.
     """
     roots = [data_url / "nltk", *map(Path, filter(None, os.environ.get("NLTK_DATA", "").split(os.pathsep))),
-             Path.home() / "nltk_data", Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data")]
+             Path(os.path.expanduser("~/nltk_data")), Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data")]
     for root in roots:
         for name in ("wordnet", "wordnet.zip"):
             if (root / "corpora" / name).exists():
