@@ -248,7 +248,7 @@ def read_checkpoint_sizes(path: Path) -> None:
 
 
 def read_bases(path: Path) -> None:
-    """Knowledge bases of one's own, with the files that they name."""
+    """Your own knowledge bases, with the files that they name."""
     bases = load_knowledge_bases(path)
     check_paths(bases)
     for base in bases:

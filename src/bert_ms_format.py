@@ -3,7 +3,7 @@
     python src/bert_ms_format.py --data_url DIR [--source DIR] [--output FILE.ckpt]
 
 Four kinds of source are read: a HuggingFace folder (``config.json``, ``vocab.txt``, ``model.safetensors``), the folder
-of the PaddlePaddle archive (``bert_config.json``, ``vocab.txt``, ``params`` with one file a parameter), a checkpoint of
+of the PaddlePaddle archive (``bert_config.json``, ``vocab.txt``, ``params``, one file per parameter), a checkpoint of
 MindSpore's BERT (``bert.bert.*`` names), and the authors' trained KT-NETs (a folder of persistables). The name and
 shape of every tensor is checked against the configuration before anything is written. An encoder's configuration and
 vocabulary are put beside the checkpoint; a KT-NET gets the JSON file with its sizes.

@@ -9,7 +9,7 @@ from src.config import DataFolder, KnowledgeBase, TaskConfig, WindowConfig
 from src.reader.storage import STORAGE_FORMAT, open_converted
 from utils.util import LOGGER, InputError, file_digest
 
-STEPS = {"wn": "wordnet", "nell": "nell"}     # knowledge base -> step of retrieve.py; others are one's own
+STEPS = {"wn": "wordnet", "nell": "nell"}     # knowledge base -> step of retrieve.py; others are user-defined
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Conversion:
         """What retrieval found in ``base``."""
         return self.data.retrieved(base, self.task, self.split)
 
-    def mend(self, step: str) -> str:
+    def fix(self, step: str) -> str:
         """The command that makes a token or retrieval file."""
         more = ""
         if step == "tokens" and self.vocab_path != self.data.bert() / "vocab.txt":
@@ -44,19 +44,19 @@ class Conversion:
         return (f"make it with: python retrieve.py --data_url {self.data.root} --step {step} "
                 f"--dataset {self.task.name}{more}")
 
-    def retrieval_mend(self, base: KnowledgeBase) -> str:
+    def retrieval_fix(self, base: KnowledgeBase) -> str:
         """The command that makes the retrieval file of ``base``."""
-        return self.mend(STEPS.get(base.name, "own --kb_config FILE"))
+        return self.fix(STEPS.get(base.name, "own --kb_config FILE"))
 
     def input_files(self) -> dict[str, tuple[Path, str]]:
         """Every file that is read, by its role, with what to do when it is missing."""
         files = {"examples": (self.json_path, "put the data set there (the README lists the downloads) or choose "
                                                "with --dataset and --split"),
                  "vocabulary": (self.vocab_path, "give the encoder's vocab.txt with --vocab_path"),
-                 "tokens": (self.tokens_path, self.mend("tokens"))}
+                 "tokens": (self.tokens_path, self.fix("tokens"))}
         for base in self.bases:
             files[f"{base.name} vectors"] = (self.data.vectors(base), f"put the concept vectors of {base.label} there")
-            files[f"{base.name} retrieved"] = (self.retrieved_path(base), self.retrieval_mend(base))
+            files[f"{base.name} retrieved"] = (self.retrieved_path(base), self.retrieval_fix(base))
         return files
 
     def check_inputs(self) -> dict[str, dict[str, int]]:
@@ -66,9 +66,9 @@ class Conversion:
             InputError: one is missing, with what makes it.
         """
         stamps = {}
-        for role, (path, mend) in self.input_files().items():
+        for role, (path, fix) in self.input_files().items():
             if not path.is_file():
-                raise InputError(f"{path}: no such file; {mend}")
+                raise InputError(f"{path}: no such file; {fix}")
             status = path.stat()
             stamps[role] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
         return stamps

@@ -78,7 +78,7 @@ def build(conversion: Conversion) -> Iterator[Part | Summary]:
     lookups, concepts = make_lookups(conversion)
     builder = FeatureBuilder(BertTokenizer(conversion.vocab_path, conversion.lower_case), conversion.windows, lookups,
                              conversion.split)
-    finders = [RecordFinder(conversion.retrieved_path(base), conversion.json_path, conversion.retrieval_mend(base))
+    finders = [RecordFinder(conversion.retrieved_path(base), conversion.json_path, conversion.retrieval_fix(base))
                if base.key == "entity" else None for base in conversion.bases]
     rows: list[list[np.ndarray]] = []
     lines: list[str] = []
@@ -122,9 +122,9 @@ def verify(conversion: Conversion) -> dict[str, str]:
     Raises:
         InputError: it is broken, lacks a question or has other word pieces.
     """
-    mend = conversion.mend("tokens")
-    checker = TokenChecker(BertTokenizer(conversion.vocab_path, conversion.lower_case), conversion.tokens_path, mend)
-    finder = RecordFinder(conversion.tokens_path, conversion.json_path, mend)
+    fix = conversion.fix("tokens")
+    checker = TokenChecker(BertTokenizer(conversion.vocab_path, conversion.lower_case), conversion.tokens_path, fix)
+    finder = RecordFinder(conversion.tokens_path, conversion.json_path, fix)
     for example in read_questions(conversion):
         checker.check(example, finder.find(example.id))
     return conversion.digests()

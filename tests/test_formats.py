@@ -343,7 +343,7 @@ def test_the_wrong_file_is_noticed(tmp_path, form):
     with pytest.raises(InputError, match="holds a list where a dict is expected|no single dict"):
         read_mapping(path)
     write_mapping(path, {"dog": "not a list"}, form)
-    with pytest.raises(InputError, match="'dog' is no list of strings"):
+    with pytest.raises(InputError, match="'dog' is not a list of strings"):
         read_mapping(path)
 
 

@@ -305,7 +305,7 @@ class Settings:
 
     @classmethod
     def parse(cls: type[S], argv: Sequence[str] | None, task: TaskConfig | None = None) -> S:
-        """Read the command line; a flag that cannot be used ends the program with one line and exit code 2."""
+        """Read the command line; a flag that is invalid ends the program with one line and exit code 2."""
         parser = cls.parser(task)
         given = vars(parser.parse_args(argv))
         for name, value in given.items():
@@ -326,7 +326,7 @@ class Settings:
         """The flags that a file sets; one that is null counts as left out.
 
         Raises:
-            InputError: the file is missing, is no mapping, or has an unknown key or a value that cannot be used.
+            InputError: the file is missing, is not a mapping, or has an unknown key or a value that is invalid.
         """
         known = {name: one for one in (*declared(cls, task), *cls.unread(task))
                  for name in (one.name, *one.flag.aliases)}
@@ -424,7 +424,7 @@ def read_value(one: Declared, value: Any, path: Path) -> Any:
     """Read a flag's value from a file as the command line would read it.
 
     Raises:
-        InputError: it cannot be used.
+        InputError: it is invalid.
     """
     if one.type.is_list:
         whole = dataclasses.replace(one, type=dataclasses.replace(one.type, is_list=False))

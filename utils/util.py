@@ -124,7 +124,7 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: the file is missing, is not UTF-8, or is no JSON (see :func:`parse_json`).
+        InputError: the file is missing, is not UTF-8, or is not JSON (see :func:`parse_json`).
     """
     return parse_json(read_text(path), path)
 
@@ -133,7 +133,7 @@ def parse_json(text: str, source: Path | str) -> Any:
     """Parse JSON that came from ``source``; numbers are finite and whole numbers have at most 64 bits.
 
     Raises:
-        InputError: it is no JSON (with line and column), is nested too deeply, holds such a number or half of a
+        InputError: it is not JSON (with line and column), is nested too deeply, holds such a number or half of a
             surrogate pair, which cannot be written as UTF-8.
     """
     try:

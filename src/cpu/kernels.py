@@ -1,6 +1,6 @@
 """Builds the kernels of this folder (*.cc) with this machine's C++ compiler, once, and makes operators of them.
 
-The library is kept in ``.kernels`` beside ``src``, or in a temporary folder of this process where that cannot be used.
+The library is kept in ``.kernels`` beside ``src``, or in a temporary folder of this process if that cannot be used.
 Its name tells what it was built from and for, so that machines can share a checkout, and the digest of its contents:
 loading a library that was cut short would kill the process.
 """

@@ -1,7 +1,7 @@
 """Raw files between Python and the inference harness: folders, names, sizes and the manifest that describes them.
 
 preprocess.py writes ``<folder>/<NN>_data/<dataset>_batch_1_<i>.bin``, one folder an input of the network in the order
-of the feature table, one file a feature; the harness answers with ``<dataset>_batch_1_<i>_0.bin``, float32 [2, 1, S].
+of the feature table, one file per feature; the harness answers with ``<dataset>_batch_1_<i>_0.bin``, float32 [2, 1, S].
 All numbers are little-endian and without a header.
 """
 from __future__ import annotations
@@ -123,7 +123,7 @@ def read_manifest(folder: Path | str, name: str = MANIFEST) -> BinManifest:
 
 
 def write_manifest(folder: Path | str, manifest: BinManifest, name: str = MANIFEST) -> None:
-    """Write the manifest, at once or not at all."""
+    """Write the manifest, atomically."""
     write_json(Path(folder) / name, manifest.to_dict())
 
 

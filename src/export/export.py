@@ -51,7 +51,7 @@ def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[Feature
     """The network of --load_checkpoint_path with its weights, and the columns that it takes.
 
     Raises:
-        InputError: no checkpoint, one that cannot be used or was trained on another data set, or a --max_seq_len that
+        InputError: no checkpoint, one that is invalid or was trained on another data set, or a --max_seq_len that
             its encoder has no positions for.
     """
     checkpoint, file = open_checkpoint(settings.checkpoint.load_checkpoint_path), settings.file

@@ -109,7 +109,7 @@ def remove_inputs(folder: Path, manifest: BinManifest) -> None:
 
 
 def write_inputs(folder: Path, manifest: BinManifest, rows: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Write one file a feature and input; the manifest is written last.
+    """Write one file per feature and input; the manifest is written last.
 
     Args:
         folder: where the inputs' folders are made.

@@ -40,7 +40,7 @@ class Prediction:
 
     example: EvaluationExample
     entities: tuple[Mention, ...]            # of passage and question
-    results: tuple[WindowResult, ...]        # one a window
+    results: tuple[WindowResult, ...]        # one per window
     decoded: Decoded
     compared: tuple[Alternative, ...] = ()   # with memories switched off, if that is wanted
 

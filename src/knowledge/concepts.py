@@ -1,6 +1,6 @@
 """Concepts of a knowledge base: their names, which give the ids, and their vectors.
 
-A vectors file has one concept a line: its name, then its numbers, separated by blanks. The concept in line i
+A vectors file has one concept per line: its name, then its numbers, separated by blanks. The concept in line i
 (counted from 1) has id i; id 0 is the padding concept, whose vector is zero.
 """
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _refuse_numbers(path: Path | str, lines: Sequence[bytes], width: int) -> NoR
 
 
 def write_concept_vectors(path: Path | str, names: Sequence[str], vectors: np.ndarray) -> None:
-    """Write a vectors file, at once or not at all.
+    """Write a vectors file, atomically.
 
     Args:
         path: the file.

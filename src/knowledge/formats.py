@@ -1,7 +1,7 @@
 """The ``.data`` files: retrieved knowledge and word-level tokens, as JSON lines or as the authors' pickles.
 
-Three shapes travel in them (see docs/knowledge.md): token files and files of retrieved entities hold one dict a
-question; synset files hold one dict from words to concept names. The project writes JSON: one line a question, and a
+Three shapes travel in them (see docs/knowledge.md): token files and files of retrieved entities hold one dict per
+question; synset files hold one dict from words to concept names. The project writes JSON: one line per question, and a
 dict of words as one line. The authors' files under the same names are pickles; the first byte tells which it is.
 """
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read_records(path: Path | str) -> Iterator[dict[str, Any]]:
 
     Raises:
         InputError: the file is missing, cut short, no list of dicts, or a pickle of anything but plain data. Items
-            before the fault have been handed out by then.
+            before the fault have been yielded by then.
     """
     for place, item in _read_items(Path(path), list):
         if type(item) is not dict:
@@ -44,7 +44,7 @@ def read_mapping(path: Path | str) -> dict[str, list[str]]:
     """Read a dict from strings to lists of strings (the synsets of words).
 
     Raises:
-        InputError: as :func:`read_records`, or a value is no list of strings.
+        InputError: as :func:`read_records`, or a value is not a list of strings.
     """
     items = list(_read_items(Path(path), dict))
     if len(items) != 1 or type(items[0][1]) is not dict:
@@ -53,7 +53,7 @@ def read_mapping(path: Path | str) -> dict[str, list[str]]:
     for key, values in items[0][1].items():
         if type(key) not in (str, bytes) or type(values) is not list or not all(
                 type(value) in (str, bytes) for value in values):
-            raise InputError(f"{path}: the entry {_short(key)} is no list of strings; is this the right file?")
+            raise InputError(f"{path}: the entry {_short(key)} is not a list of strings; is this the right file?")
         try:
             mapping[six.ensure_text(key)] = [six.ensure_text(value) for value in values]
         except UnicodeDecodeError:
@@ -106,11 +106,11 @@ def _dump_plain(value: Any, target: IO[bytes]) -> None:
 
 
 def write_records(path: Path | str, items: Iterable[dict[str, Any]], form: Format = "json") -> int:
-    """Write an iterable of dicts, item by item, at once or not at all.
+    """Write an iterable of dicts, item by item, atomically.
 
     Args:
         path: the file.
-        items: one a question.
+        items: one per question.
         form: JSON lines, or a pickled list as the authors have it.
 
     Returns:
@@ -134,7 +134,7 @@ def _pickled_item(item: dict[str, Any]) -> bytes:
 
 
 def write_mapping(path: Path | str, mapping: dict[str, list[str]], form: Format = "json") -> None:
-    """Write a dict from words to lists of concept names, at once or not at all."""
+    """Write a dict from words to lists of concept names, atomically."""
     with atomic_path(path) as temporary, open(temporary, "wb") as target:
         if form == "json":
             target.write(_dump_json(mapping))
@@ -158,5 +158,5 @@ def retrieved_item_problem(item: dict[str, Any]) -> str:
             if type(first) is not int or type(last) is not int or not 0 <= first <= last:
                 return f"{key}: token_start {_short(first)} and token_end {_short(last)} are no span of words"
             if not _is_list_of(entity.get("retrieved_concepts"), str):
-                return f"{key}: retrieved_concepts is no list of strings"
+                return f"{key}: retrieved_concepts is not a list of strings"
     return ""

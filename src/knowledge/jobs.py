@@ -1,4 +1,4 @@
-"""Files made from files: what is up to date stays, what is someone else's is never overwritten."""
+"""Rebuild stale outputs; never overwrite files that we did not create."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Job:
     Args:
         output: the file.
         inputs: the files it depends on.
-        make: writes the output, at once or not at all.
+        make: writes the output, atomically.
         settings: what else it depends on, as plain values.
     """
 
@@ -54,7 +54,7 @@ def run_job(job: Job, root: Path, force: bool = False) -> bool:
     if job.output.exists() and not force:
         made = record.get("output")
         if not record or made and _digest(_state(job.output, made)) != _digest(made):
-            LOGGER.info("%s: not made by retrieve.py, kept as it is (--force makes it anew)", job.output)
+            LOGGER.info("%s: not made by retrieve.py, kept as it is (--force makes it again)", job.output)
             return False
         if made and _digests(inputs) == _digests(known) and record["settings"] == job.settings:
             LOGGER.info("%s: up to date", job.output)

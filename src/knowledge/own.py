@@ -1,4 +1,4 @@
-"""Retrieval for a knowledge base of one's own, from a map of words or entities to concepts.
+"""Retrieval for your own knowledge base, from a map of words or entities to concepts.
 
 The map is a JSON object beside the vectors, ``KB_embeddings/<name>_map.json``: ``{"heart": ["organ", "muscle"]}``.
 """
@@ -26,8 +26,8 @@ class ConceptMap:
         names: the concepts that have vectors.
 
     Raises:
-        InputError: the file is no map from strings to lists of strings, a concept has no vector, or two keys are the
-            same when case and accents are left away.
+        InputError: the file is not a map from strings to lists of strings, a concept has no vector, or two keys are the
+            same when case and accents are ignored.
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ class ConceptMap:
                     raise InputError(f"{path}: the entry {key[:60]!r} names {concept[:60]!r}, which has no vector")
             words = uncased_tokens(key)
             if words in self._concepts:
-                raise InputError(f"{path}: the entry {key[:60]!r} comes twice when case and accents are left away")
+                raise InputError(f"{path}: the entry {key[:60]!r} comes twice when case and accents are ignored")
             self._concepts[words] = concepts
 
     def retrieve(self, words: Iterable[str]) -> dict[str, list[str]]:

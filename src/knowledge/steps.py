@@ -1,4 +1,4 @@
-"""The steps of retrieval: entities, tokens, WordNet, NELL and one's own knowledge bases; files made from files."""
+"""The steps of retrieval: entities, tokens, WordNet, NELL and your own knowledge bases."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -187,7 +187,7 @@ class Retrieval:
             for question in tokenize_passage(passage, uncased_tokens):
                 yield retrieve(question, finder)
 
-    # --- knowledge bases of one's own ------------------------------------------------------------------------------
+    # --- your own knowledge bases ------------------------------------------------------------------------------
 
     def _own(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
         check_paths(self.options.own)

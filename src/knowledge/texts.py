@@ -42,7 +42,7 @@ def read_passages(folder: DataFolder, task: TaskConfig, split: str, with_entitie
         folder: where the data set lies and, for SQuAD, the file with its entities.
         task: SQuAD or ReCoRD.
         split: train or dev.
-        with_entities: SQuAD's entities are read from the tagged file; False leaves them away. ReCoRD has its own.
+        with_entities: SQuAD's entities are read from the tagged file; False omits them. ReCoRD has its own.
 
     Raises:
         InputError: a file is missing or broken, an entity is not where the file says, or the tagged file belongs to

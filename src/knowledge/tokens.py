@@ -73,7 +73,7 @@ def _narrow(tokens: Sequence[str], first: int, last: int, name: Sequence[str]) -
 
 
 def find_names(tokens: Sequence[str], names: Iterable[tuple[str, ...]]) -> list[EntitySpan]:
-    """Where names occur in a text as whole tokens, from left to right; places inside a longer one are left away.
+    """Where names occur in a text as whole tokens, from left to right; matches inside a longer one are ignored.
 
     >>> find_names(["new", "york", "city", "in", "york"], [("york",), ("new", "york")])
     [('new york', 0, 1), ('york', 4, 4)]
@@ -93,7 +93,7 @@ def find_names(tokens: Sequence[str], names: Iterable[tuple[str, ...]]) -> list[
 
 
 def token_items(passages: Iterable[Passage], tokenizer: BertTokenizer) -> Iterator[dict[str, Any]]:
-    """Items of a token file, one a question: tokens and entities of question and passage, and their word pieces."""
+    """Items of a token file, one per question: tokens and entities of question and passage, and their word pieces."""
     def split(text: str) -> Sequence[str]:
         return tokenizer.word(text).tokens
 

@@ -35,7 +35,7 @@ class Graph:
 
 
 def read_triples(path: Path) -> list[Triple]:
-    """Read a file with one triple a line: head, relation and tail, separated by tabs or blanks.
+    """Read a file with one triple per line: head, relation and tail, separated by tabs or blanks.
 
     Raises:
         InputError: the file is missing, empty, or a line has not three words.
@@ -74,7 +74,7 @@ def number_triples(train: Iterable[Triple], test: Iterable[Triple] = (), others:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well the true tail (or head) ranks among all entities, other true ones left away."""
+    """How well the true tail (or head) ranks among all entities, other true ones ignored."""
 
     mrr: float         # mean of 1 / rank over heads and tails
     mrr_tail: float

@@ -90,7 +90,7 @@ class FeatureBuilder:
         Args:
             tokenizer: of the encoder.
             windows: sizes.
-            lookups: one a knowledge base, in the order of the columns.
+            lookups: one per knowledge base, in the order of the columns.
             split: "train" labels features with the answer's positions, "dev" with unique ids.
         """
         self._tokenizer, self._windows, self._lookups, self._split = tokenizer, windows, lookups, split

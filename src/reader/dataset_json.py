@@ -67,7 +67,7 @@ def stream_items(path: Path | str) -> Iterator[tuple[str, Any]]:
     """Yield (place, item) for the items of the ``data`` list; memory holds one item at a time.
 
     Raises:
-        InputError: the file is missing, is no UTF-8, is no JSON, or has no list ``data``.
+        InputError: the file is missing, is not UTF-8, is not JSON, or has no list ``data``.
     """
     try:
         with open_text(path, "put the data set there (the README lists the downloads)") as source:

@@ -36,7 +36,7 @@ class DecodingOptions:
     then do not depend on how far a feature was padded.
 
     Raises:
-        InputError: a size is not positive, or the threshold is no number.
+        InputError: a size is not positive, or the threshold is not a number.
     """
 
     n_best_size: int = 20

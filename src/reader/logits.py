@@ -21,7 +21,7 @@ class Logits(Mapping[int, tuple[np.ndarray, np.ndarray]]):
         source: where they come from, for error messages.
 
     Raises:
-        InputError: shapes or types do not fit, or a unique id is doubled.
+        InputError: shapes or types do not fit, or a unique id occurs twice.
     """
 
     def __init__(self, unique_ids: np.ndarray, start_logits: np.ndarray, end_logits: np.ndarray,
@@ -57,7 +57,7 @@ class Logits(Mapping[int, tuple[np.ndarray, np.ndarray]]):
         return cls(ids, np.array(starts, ndmin=2), np.array(ends, ndmin=2), source)
 
     def save(self, path: Path | str) -> None:
-        """Write ``unique_id`` [N], ``start_logits`` and ``end_logits`` [N, S] as a .npz file, at once or not at all."""
+        """Write ``unique_id`` [N], ``start_logits`` and ``end_logits`` [N, S] as a .npz file, atomically."""
         with atomic_path(path) as temporary, open(temporary, "wb") as target:
             np.savez(target, unique_id=np.fromiter(self.rows, np.int64, len(self.rows)),
                      start_logits=self.start_logits, end_logits=self.end_logits)

@@ -138,7 +138,7 @@ def read_gold_answers(path: Path | str, questions_below: ListQuestions) -> Itera
     """Stream the gold answers of a data set file; questions with ``is_impossible`` are scored as those of SQuAD 2.0.
 
     Raises:
-        InputError: the file is missing, no JSON or of another layout, an id occurs twice, or a question has no answer
+        InputError: the file is missing, not JSON or of another layout, an id occurs twice, or a question has no answer
             (except in SQuAD 2.0).
     """
     seen: set[str] = set()

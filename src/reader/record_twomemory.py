@@ -20,7 +20,7 @@ def read_examples(path: Path | str, split: str, version_2: bool = False) -> Iter
         version_2: taken for the sake of the common form; ReCoRD has no unanswerable queries.
 
     Raises:
-        InputError: the file is no ReCoRD file, or an answer lies outside its passage.
+        InputError: the file is not a ReCoRD file, or an answer lies outside its passage.
     """
     if version_2:
         raise InputError("--version_2_with_negative is for SQuAD 2.0; ReCoRD has no unanswerable queries")

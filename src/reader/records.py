@@ -16,9 +16,9 @@ class RecordFinder:
     Records that come too early wait, packed; in a file of another order they may all be waiting at some time.
     """
 
-    def __init__(self, path: Path, json_path: Path, mend: str) -> None:
-        """Open ``path``, whose records belong to the questions of ``json_path``; ``mend`` is for errors."""
-        self._path, self._json_path, self._mend = path, json_path, mend
+    def __init__(self, path: Path, json_path: Path, fix: str) -> None:
+        """Open ``path``, whose records belong to the questions of ``json_path``; ``fix`` is for errors."""
+        self._path, self._json_path, self._fix = path, json_path, fix
         self._records = read_records(path)
         self._waiting: dict[str, bytes] = {}
 
@@ -37,4 +37,4 @@ class RecordFinder:
                 return record
             self._waiting[str(record.get("id"))] = zlib.compress(marshal.dumps(record), 1)
         raise InputError(f"{self._path}: question {identity} of {self._json_path} is not in it: the file was made from "
-                         f"another data set; {self._mend}")
+                         f"another data set; {self._fix}")

@@ -18,7 +18,7 @@ def read_examples(path: Path | str, split: str, version_2: bool = False) -> Iter
         version_2: SQuAD 2.0: a question with ``is_impossible`` has no answer.
 
     Raises:
-        InputError: the file is no SQuAD file, or an answer lies outside its context.
+        InputError: the file is not a SQuAD file, or an answer lies outside its context.
     """
     for place, article in stream_items(path):
         for number, paragraph in enumerate(take(article, "paragraphs", list, place)):
@@ -35,9 +35,9 @@ def _read_question(question: Any, context: str, place: str, split: str, version_
         _read_answer(answer, context, f"{place}.answers[{number}]", identity)
         for number, answer in enumerate(take(question, "answers", list, place)))
     if split == "train" and not impossible and len(answers) != 1:
-        mend = "" if answers or version_2 else "; SQuAD 2.0 files need --version_2_with_negative True"
+        fix = "" if answers or version_2 else "; SQuAD 2.0 files need --version_2_with_negative True"
         raise InputError(f"{place}: question {identity} has {len(answers)} answers; "
-                         f"a training question has exactly one{mend}")
+                         f"a training question has exactly one{fix}")
     return Example(id=identity, question=take(question, "question", str, place), passage=context, answers=answers,
                    is_impossible=impossible)
 

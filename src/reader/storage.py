@@ -69,7 +69,7 @@ def pack_feature(piece_ids: np.ndarray, query_end: int, concepts: Sequence[Piece
     Args:
         piece_ids: int32 [L], unpadded.
         query_end: word pieces in segment 0: [CLS], question and the first [SEP].
-        concepts: one a knowledge base, for the L pieces.
+        concepts: one per knowledge base, for the L pieces.
         labels: start and end position, or the unique id.
     """
     return [np.concatenate((np.array([query_end, *labels], np.int32), piece_ids)),
@@ -182,7 +182,7 @@ class ConvertedFiles:
 
     @property
     def examples(self) -> Path:
-        """The side table (dev only): one question a line."""
+        """The side table (dev only): one question per line."""
         return self.mindrecord.with_suffix(".examples.jsonl")
 
     def parts(self) -> tuple[Path, ...]:

@@ -12,9 +12,9 @@ from utils.util import InputError
 class TokenChecker:
     """Compares the records of one token file with what the tokenizer makes of the texts."""
 
-    def __init__(self, tokenizer: BertTokenizer, path: Path, mend: str) -> None:
-        """Prepare; ``path`` and ``mend`` are for the errors."""
-        self._tokenizer, self._path, self._mend = tokenizer, path, mend
+    def __init__(self, tokenizer: BertTokenizer, path: Path, fix: str) -> None:
+        """Prepare; ``path`` and ``fix`` are for the errors."""
+        self._tokenizer, self._path, self._fix = tokenizer, path, fix
         self._passage = ""
         self._document = tokenizer.analyse(())
 
@@ -33,7 +33,7 @@ class TokenChecker:
         for side, analysis in (("document", self._document), ("query", query)):
             if not _agrees(record, side, analysis):
                 raise InputError(f"{self._path}: question {example.id}: {self._difference(record, side, analysis)}; "
-                                 f"{self._mend}")
+                                 f"{self._fix}")
 
     def _analyse(self, text: str) -> Analysis:
         return self._tokenizer.analyse(split_words(text)[0])

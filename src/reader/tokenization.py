@@ -34,10 +34,10 @@ _CJK_BLOCKS = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700,
 
 
 def load_vocabulary(path: Path | str) -> dict[str, int]:
-    """Read a ``vocab.txt``: one piece a line, its line number (from 0) is its id.
+    """Read a ``vocab.txt``: one piece per line, its line number (from 0) is its id.
 
     Raises:
-        InputError: the file is missing, is no UTF-8 text, has a piece twice or lacks a special token.
+        InputError: the file is missing, is not UTF-8 text, has a piece twice or lacks a special token.
     """
     vocabulary: dict[str, int] = {}
     text = read_text(path, "give the encoder's vocab.txt with --vocab_path")
@@ -198,7 +198,7 @@ class BertTokenizer:
 
 
 class Analysis(NamedTuple):
-    """A text on all levels; every list but ``tokens`` has one entry a word piece."""
+    """A text on all levels; every list but ``tokens`` has one entry per word piece."""
 
     tokens: list[str]            # BERT's basic tokens
     pieces: list[str]

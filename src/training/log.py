@@ -32,7 +32,7 @@ class LogFiles:
     """
 
     def __init__(self, folder: Path, task: str) -> None:
-        self.metrics = folder / f"metrics_{task}.jsonl"     # a line a step
+        self.metrics = folder / f"metrics_{task}.jsonl"     # one line per step
         self.plot = folder / f"training_{task}.png"         # of loss and learning rate
         self.options = folder / f"options_{task}.json"      # the flags
 

@@ -178,7 +178,7 @@ def open_encoder(path: Path | str) -> Checkpoint:
     """Read a pretrained encoder, which has no sizes beside it.
 
     Raises:
-        InputError: it cannot be used.
+        InputError: it is invalid.
     """
     return Checkpoint(Path(path), read_checkpoint(path), None, False)
 

@@ -1,4 +1,4 @@
-"""Paddle's old persistables: one file a parameter, named like it. The layout, read without Paddle.
+"""Paddle's old persistables: one file per parameter, named like it. The layout, read without Paddle.
 
     uint32  version of the variable, 0
     uint64  number of level-of-detail levels, 0 for a parameter
