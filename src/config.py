@@ -277,8 +277,15 @@ class DataFolder:
     root: Path
 
     def dataset_json(self, task: TaskConfig, split: str) -> Path:
-        """The data set itself."""
-        return self.root / task.folder / task.json_files[split]
+        """The data set itself: the official JSON file, or, where that is not there, rows as the hub publishes them.
+
+        These are ``train`` or ``validation``: a folder of shards, JSON lines or Parquet.
+        """
+        folder = self.root / task.folder
+        official = folder / task.json_files[split]
+        others = [folder / f"{name}{ending}" for name in {"train": ("train",), "dev": ("validation", "dev")}[split]
+                  for ending in ("", ".jsonl", ".parquet", "-00000-of-00001.parquet")]
+        return next((path for path in (official, *others) if path.exists()), official)
 
     def tasks(self, dataset: str) -> list[TaskConfig]:
         """The data sets selected by ``--dataset``: the one it names, or for "all" those that have a file here.
@@ -288,7 +295,7 @@ class DataFolder:
         if dataset != "all":
             return [TASKS[dataset]]
         present = [task for task in TASKS.values()
-                   if any(self.dataset_json(task, split).is_file() for split in SPLITS)]
+                   if any(self.dataset_json(task, split).exists() for split in SPLITS)]
         if present:
             for task in TASKS.values():
                 if task not in present:

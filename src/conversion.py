@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from src.config import DataFolder, KnowledgeBase, TaskConfig, WindowConfig
-from src.reader.storage import STORAGE_FORMAT, open_converted
-from utils.util import LOGGER, InputError, file_digest
+from src.reader.storage import open_converted
+from utils.util import LOGGER, InputError, file_digest, file_stamp, is_unchanged
 
 STEPS = {"wn": "wordnet", "nell": "nell"}     # knowledge base -> step of retrieve.py; others are user-defined
 
@@ -19,7 +19,7 @@ class Conversion:
     task: TaskConfig
     split: str                            # train, dev
     data: DataFolder
-    json_path: Path                       # the data set
+    json_path: Path                       # the data set: a file, or a folder of shards
     target: Path                          # the MindRecord file
     vocab_path: Path
     lower_case: bool
@@ -29,49 +29,38 @@ class Conversion:
 
     @property
     def tokens_path(self) -> Path:
-        """Token file."""
+        """Token file; needed by nobody, checked where it is there."""
         return self.data.tokens(self.task, self.split, self.lower_case)
 
     def retrieved_path(self, base: KnowledgeBase) -> Path:
         """What retrieval found in ``base``."""
         return self.data.retrieved(base, self.task, self.split)
 
-    def fix(self, step: str) -> str:
-        """The command that makes a token or retrieval file."""
-        more = ""
-        if step == "tokens" and self.vocab_path != self.data.bert() / "vocab.txt":
-            more = f" --{'uncased_' if self.lower_case else ''}vocab_path {self.vocab_path}"
-        return (f"make it with: python retrieve.py --data_url {self.data.root} --step {step} "
-                f"--dataset {self.task.name}{more}")
-
     def retrieval_fix(self, base: KnowledgeBase) -> str:
         """The command that makes the retrieval file of ``base``."""
-        return self.fix(STEPS.get(base.name, "own --kb_config FILE"))
+        return (f"make it with: python retrieve.py --data_url {self.data.root} "
+                f"--step {STEPS.get(base.name, 'own --kb_config FILE')} --dataset {self.task.name}")
 
     def input_files(self) -> dict[str, tuple[Path, str]]:
-        """Every file that is read, by its role, with what to do when it is missing."""
+        """Every file that shapes the features, by its role, with what to do when it is missing."""
         files = {"examples": (self.json_path, "put the data set there (the README lists the downloads) or choose "
                                                "with --dataset and --split"),
-                 "vocabulary": (self.vocab_path, "give the encoder's vocab.txt with --vocab_path"),
-                 "tokens": (self.tokens_path, self.fix("tokens"))}
+                 "vocabulary": (self.vocab_path, "give the encoder's vocab.txt with --vocab_path")}
         for base in self.bases:
             files[f"{base.name} vectors"] = (self.data.vectors(base), f"put the concept vectors of {base.label} there")
             files[f"{base.name} retrieved"] = (self.retrieved_path(base), self.retrieval_fix(base))
         return files
 
     def check_inputs(self) -> dict[str, dict[str, int]]:
-        """Size and time of every input file.
+        """Size, time and inode of every input file.
 
         Raises:
             InputError: one is missing, with what makes it.
         """
-        stamps = {}
-        for role, (path, fix) in self.input_files().items():
-            if not path.is_file():
+        for path, fix in self.input_files().values():
+            if not path.is_file() and not (path == self.json_path and path.is_dir()):
                 raise InputError(f"{path}: no such file; {fix}")
-            status = path.stat()
-            stamps[role] = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-        return stamps
+        return {role: file_stamp(path) for role, (path, _) in self.input_files().items()}
 
     def settings(self) -> dict[str, Any]:
         """What shapes the features beside the input files."""
@@ -93,22 +82,20 @@ class Conversion:
         """The knowledge bases, as the manifest names them."""
         return [{"name": base.name, "label": base.label, "max_concepts": base.max_concepts} for base in self.bases]
 
-    def finished(self, stamps: Mapping[str, Mapping[str, int]]) -> dict[str, Any] | None:
+    def finished(self) -> dict[str, Any] | None:
         """The manifest of an earlier conversion that is whole and had the same settings and inputs, if there is one."""
         try:
             manifest = open_converted(self.target)
-            known = [{key: base[key] for key in ("name", "label", "max_concepts")}
-                     for base in manifest["knowledge_bases"]]
-            if (manifest["format"], manifest["settings"], known) != (STORAGE_FORMAT, self.settings(), self.knowledge()):
-                return None
-            if manifest["inputs"].keys() != stamps.keys():
-                return None
-            for role, (path, _) in self.input_files().items():
-                recorded = manifest["inputs"][role]
-                if recorded["bytes"] != stamps[role]["bytes"]:
-                    return None
-                if recorded["mtime_ns"] != stamps[role]["mtime_ns"] and recorded["md5"] != file_digest(path):
-                    return None
-        except (InputError, KeyError, TypeError):
+        except InputError:
             return None
-        return manifest
+        known = [{key: base[key] for key in ("name", "label", "max_concepts")} for base in manifest["knowledge_bases"]]
+        if (manifest["settings"], known) != (self.settings(), self.knowledge()):
+            return None
+        return None if self.changed_inputs(manifest, self.input_files()) else manifest
+
+    def changed_inputs(self, manifest: Mapping[str, Any], roles: Any) -> list[Path]:
+        """The input files of these roles that are not those that the features of ``manifest`` were made from."""
+        recorded = manifest["inputs"]
+        files = self.input_files()
+        return [files[role][0] for role in roles
+                if role not in recorded or not is_unchanged(files[role][0], recorded[role])]

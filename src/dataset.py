@@ -9,7 +9,8 @@ import numpy as np
 
 from src.batch_plan import bucket_of, plan_evaluation, plan_training_epoch
 from src.config import KNOWLEDGE_BASES, MAX_SEQ_LEN, KnowledgeBase, MemoryConfig
-from src.reader.storage import ConvertedFiles, FeatureExpander, open_converted
+from src.reader.storage import ConvertedFiles, FeatureExpander, check_digest, open_converted
+from utils.util import InputError
 
 Bases = Sequence[KnowledgeBase | MemoryConfig]
 
@@ -20,8 +21,14 @@ def feature_lengths(data_file: Path | str) -> np.ndarray:
     Raises:
         InputError: the file is incomplete.
     """
-    open_converted(data_file)
-    return np.load(ConvertedFiles(Path(data_file)).lengths)
+    manifest = open_converted(data_file)
+    path = ConvertedFiles(Path(data_file)).lengths
+    check_digest(path, manifest)
+    lengths = np.load(path, allow_pickle=False)
+    if lengths.shape != (manifest["rows"],):
+        raise InputError(f"{path}: lengths of {lengths.size} features, {manifest['rows']} were converted; run "
+                         "data_convert.py for this split")
+    return lengths
 
 
 class BatchExpander:

@@ -1,7 +1,7 @@
-"""Questions in, packed features out: in this process, or in two others while this one writes.
+"""Questions in, packed features out: in this process, or in another one while this one writes.
 
-One process builds the features, another compares the token file with the texts; neither imports MindSpore, so both
-are at work while the writing process is still importing it. Nothing is held but the batches under way.
+The other process imports no MindSpore, so it is at work while the writing process is still importing it. Nothing is
+held but the batches under way.
 """
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import sys
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Callable, Generator, Iterator, Mapping, NamedTuple, Sequence
@@ -24,10 +25,9 @@ from src.reader.concept_lookup import EntityLookup, Lookup, WordLookup
 from src.reader.examples import EvaluationExample, Example
 from src.reader.records import RecordFinder
 from src.reader.storage import FeatureBatch
-from src.reader.token_check import TokenChecker
 from src.reader.tokenization import BertTokenizer
 from utils.processes import end_with_parent
-from utils.util import InputError, describe
+from utils.util import LOGGER, InputError, describe
 
 READ_EXAMPLES: Mapping[str, Callable[[Any, str, bool], Iterator[Example]]] = {
     "squad": squad_twomemory.read_examples, "record": record_twomemory.read_examples}
@@ -56,7 +56,8 @@ class Summary:
 
     tally: Tally
     concepts: tuple[ConceptList, ...]                 # of each knowledge base
-    digests: dict[str, str] = field(default_factory=dict)    # MD5 of every input file, by its role
+    cut: tuple[Counter[str], ...]                     # of each knowledge base: what did not fit into K concepts
+    digests: dict[str, str]                           # MD5 of every input file, by its role
 
 
 def read_questions(conversion: Conversion) -> Iterator[Example]:
@@ -74,17 +75,27 @@ def read_questions(conversion: Conversion) -> Iterator[Example]:
 
 
 def build(conversion: Conversion) -> Iterator[Part | Summary]:
-    """Parts of a split's features, then the summary."""
+    """Parts of a split's features, then the summary.
+
+    Raises:
+        InputError: an input file is broken, or does not belong to the data set.
+    """
     lookups, concepts = make_lookups(conversion)
     builder = FeatureBuilder(BertTokenizer(conversion.vocab_path, conversion.lower_case), conversion.windows, lookups,
                              conversion.split)
     finders = [RecordFinder(conversion.retrieved_path(base), conversion.json_path, conversion.retrieval_fix(base))
                if base.key == "entity" else None for base in conversion.bases]
+    tokens = RecordFinder(conversion.tokens_path, conversion.json_path, "") \
+        if conversion.tokens_path.is_file() else None
     rows: list[list[np.ndarray]] = []
     lines: list[str] = []
     questions = 0
     previous: EvaluationExample | None = None
     for example in read_questions(conversion):
+        if tokens is not None and (problem := tokens_problem(tokens, example, builder)):
+            LOGGER.warning("%s: %s; remove it (conversion does not need it) or make it again with retrieve.py --step "
+                           "tokens --force", conversion.tokens_path, problem)
+            tokens = None
         records = [finder.find(example.id) if finder else None for finder in finders]
         features, entry = builder.build(example, records)
         rows += features
@@ -97,7 +108,19 @@ def build(conversion: Conversion) -> Iterator[Part | Summary]:
             rows, lines, questions = [], [], 0
     if questions:
         yield Part(FeatureBatch.pack(rows), lines, questions)
-    yield Summary(builder.tally, concepts)
+    yield Summary(builder.tally, concepts, tuple(lookup.cut for lookup in lookups), conversion.digests())
+
+
+def tokens_problem(tokens: RecordFinder, example: Example, builder: FeatureBuilder) -> str:
+    """Where a token file differs from a question's own word pieces, or nothing."""
+    try:
+        record = tokens.find(example.id)
+    except InputError as error:
+        return str(error)
+    for side, text in (("document", builder.passage(example.passage).analysis), ("query", builder.query(example))):
+        if record.get(f"{side}_subtokens") != text.pieces:
+            return f"{side}_subtokens of question {example.id} are not what the vocabulary makes of the text"
+    return ""
 
 
 def make_lookups(conversion: Conversion) -> tuple[list[Lookup], tuple[ConceptList, ...]]:
@@ -113,72 +136,26 @@ def make_lookups(conversion: Conversion) -> tuple[list[Lookup], tuple[ConceptLis
     return lookups, tuple(concepts)
 
 
-def verify(conversion: Conversion) -> dict[str, str]:
-    """Compare the whole token file with the texts.
-
-    Returns:
-        The MD5 of every input file, by its role.
-
-    Raises:
-        InputError: it is broken, lacks a question or has other word pieces.
-    """
-    fix = conversion.fix("tokens")
-    checker = TokenChecker(BertTokenizer(conversion.vocab_path, conversion.lower_case), conversion.tokens_path, fix)
-    finder = RecordFinder(conversion.tokens_path, conversion.json_path, fix)
-    for example in read_questions(conversion):
-        checker.check(example, finder.find(example.id))
-    return conversion.digests()
-
-
 def stream_features(conversions: Sequence[Conversion], num_workers: int
                     ) -> Generator[Iterator[Part | Summary], None, None]:
-    """For each conversion its parts and, at the end, its summary; by then its token file has been checked.
+    """For each conversion its parts and, at the end, its summary.
 
     Args:
         conversions: in this order.
-        num_workers: 1 does all the work in this process, more hand it to two other processes.
+        num_workers: 1 builds the features in this process, more in another one.
     """
     if num_workers == 1 or not _may_fork():
         for conversion in conversions:
-            yield _stream_here(conversion)
+            yield build(conversion)
         return
-    with _Worker(_build_all, conversions) as builder, _Worker(_verify_all, conversions, builder) as verifier:
+    with _Builder(conversions) as builder:
         for _ in conversions:
-            yield _stream_there(builder, verifier)
+            yield builder.parts()
 
 
 def _may_fork() -> bool:
     """A process with MindSpore's threads must not."""
     return "mindspore" not in sys.modules
-
-
-def _stream_here(conversion: Conversion) -> Iterator[Part | Summary]:
-    digests = verify(conversion)
-    for message in build(conversion):
-        if isinstance(message, Summary):
-            message.digests = digests
-        yield message
-
-
-def _stream_there(builder: _Worker, verifier: _Worker) -> Iterator[Part | Summary]:
-    while True:
-        message = builder.receive()
-        if isinstance(message, Summary):
-            message.digests = verifier.receive()
-            yield message
-            return
-        yield message
-
-
-def _build_all(conversions: Sequence[Conversion], send: Callable[[Any], None]) -> None:
-    for conversion in conversions:
-        for message in build(conversion):
-            send(message)
-
-
-def _verify_all(conversions: Sequence[Conversion], send: Callable[[Any], None]) -> None:
-    for conversion in conversions:
-        send(verify(conversion))
 
 
 @dataclass(frozen=True)
@@ -187,36 +164,38 @@ class _Failure:
     of_input: bool
 
 
-class _Worker:
-    """A forked process that sends messages; it ends with this object or with this process."""
+class _Builder:
+    """A forked process that builds features; it ends with this object or with this process."""
 
-    def __init__(self, work: Callable[[Sequence[Conversion], Callable[[Any], None]], None],
-                 conversions: Sequence[Conversion], *others: _Worker) -> None:
+    def __init__(self, conversions: Sequence[Conversion]) -> None:
         context = multiprocessing.get_context("fork")
         self._receiving, sending = context.Pipe(duplex=False)
-        unused = [self._receiving, *(other._receiving for other in others)]
-        self._process = context.Process(target=_run_worker, args=(work, conversions, sending, unused), daemon=True)
+        self._process = context.Process(target=_run_builder, args=(conversions, sending, self._receiving), daemon=True)
         self._process.start()
         sending.close()
 
-    def receive(self) -> Any:
-        """The next message.
+    def parts(self) -> Iterator[Part | Summary]:
+        """The parts and the summary of the next conversion.
 
         Raises:
-            InputError: what the worker raised, or it was killed.
-            RuntimeError: the worker failed otherwise; with its traceback.
+            InputError: what the process raised, or it was killed.
+            RuntimeError: it failed otherwise; with its traceback.
         """
-        try:
-            message = self._receiving.recv()
-        except EOFError:
-            self._process.join()
-            raise InputError(f"a worker process ended without a result (exit code {self._process.exitcode}); if it was "
-                             "killed for its memory, free some or give --num_workers 1") from None
-        if isinstance(message, _Failure):
-            raise (InputError if message.of_input else RuntimeError)(message.message)
-        return message
+        while True:
+            try:
+                message = self._receiving.recv()
+            except EOFError:
+                self._process.join()
+                raise InputError(f"the process that builds features ended without a result (exit code "
+                                 f"{self._process.exitcode}); if it was killed for its memory, free some or give "
+                                 "--num_workers 1") from None
+            if isinstance(message, _Failure):
+                raise (InputError if message.of_input else RuntimeError)(message.message)
+            yield message
+            if isinstance(message, Summary):
+                return
 
-    def __enter__(self) -> _Worker:
+    def __enter__(self) -> _Builder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -225,18 +204,16 @@ class _Worker:
         self._process.join()
 
 
-def _run_worker(work: Callable[..., None], conversions: Sequence[Conversion], sending: Connection,
-                unused: Sequence[Connection]) -> None:
+def _run_builder(conversions: Sequence[Conversion], sending: Connection, receiving: Connection) -> None:
     end_with_parent()
-    for connection in unused:
-        connection.close()      # or a sender would not notice that its reader has gone
+    receiving.close()           # or the writing process's end would not be noticed
     gc.disable()                # nothing here makes cycles, and looking for them costs a tenth of the time
     try:
-        work(conversions, sending.send)
-    except BrokenPipeError:
+        for conversion in conversions:
+            for message in build(conversion):
+                sending.send(message)
+    except (BrokenPipeError, KeyboardInterrupt):
         return                  # the reader has stopped, and knows why
-    except KeyboardInterrupt:
-        return
     except (InputError, OSError) as error:
         _tell(sending, _Failure(describe(error), of_input=True))
     except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, TypeVar
 
-from src.data_convert import Conversion, convert
+from src.data_convert import Conversion, bring_up_to_date, convert
 from src.reader.storage import ConvertedFiles, open_converted
 from src.settings import AS_CONVERTED, EvaluationSettings, NetworkRunSettings, TrainingSettings
 from utils.util import LOGGER, InputError, file_digest
@@ -34,7 +34,7 @@ def prepare_features(settings: S, split: str) -> tuple[S, dict[str, Any]]:
     if vocabulary.is_file() and file_digest(vocabulary) != manifest["vocab_md5"]:
         raise InputError(f"--vocab_path {vocabulary}: {target} was converted with another vocabulary; give that one or "
                          "run data_convert.py again")
-    return settings, manifest
+    return settings, bring_up_to_date(planned_conversion(settings, split), manifest)
 
 
 def as_converted(settings: N, converted: Mapping[str, Any], target: Path) -> N:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.config import NELL, RECORD, SPLITS, SQUAD, WORDNET, DataFolder, load_knowledge_bases
-from src.feature_stream import build, verify
+from src.feature_stream import build
 from src.knowledge.formats import read_mapping, read_records, write_mapping, write_records
 from src.reader.examples import read_side_table
 from src.reader.storage import open_converted
@@ -59,7 +59,6 @@ def convert_in_memory(data: DataFolder, dataset: str, split: str) -> Callable[[]
 
     def work() -> None:
         conversion.check_inputs()
-        verify(conversion)
         for _ in build(conversion):
             pass
     return work

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -18,12 +20,14 @@ import pytest
 
 import src.feature_stream as feature_stream
 from src.config import KNOWLEDGE_BASES, NELL, RECORD, SPLITS, SQUAD, TASKS, WORDNET, DataFolder, WindowConfig
-from src.data_convert import convert, convert_all
+from src.data_convert import bring_up_to_date, convert, convert_all, temporary_folder
+from src.dataset import feature_lengths
 from src.knowledge.formats import read_records, write_records
+from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.examples import read_side_table
-from src.reader.storage import ConvertedFiles, FeatureExpander, open_converted
+from src.reader.storage import ConvertedFiles, FeatureExpander, check_features, open_converted
 from tests import small_data
-from utils.util import InputError
+from utils.util import LOGGER, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -90,7 +94,9 @@ def test_a_training_feature_by_hand(data: DataFolder) -> None:
     assert lists(first["nell_concept_ids"]) == tuple(nell.get(place, ()) for place in range(384))
     assert answer_of(second) == ["The", "river", "'", "s", "banks"]
     assert answer_of(third) == ["in", "a", "town"]
-    assert manifest["counts"] == {"questions": 3, "features": 3, "skipped": {}, "dropped_windows": 0}
+    nothing = {"words": 0, "concepts": 0}
+    assert manifest["counts"] == {"questions": 3, "features": 3, "skipped": {}, "dropped_windows": 0,
+                                  "questions_without_overlap": 0, "cut_concepts": {"wn": nothing, "nell": nothing}}
 
 
 def answer_of(feature: dict[str, Any]) -> list[str]:
@@ -140,8 +146,9 @@ def test_unfindable_answers_are_skipped_and_counted(data: DataFolder) -> None:
     values["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"] = 2
     path.write_text(json.dumps(values))
     manifest = convert(small_data.conversion(data))
-    assert manifest["counts"] == {"questions": 3, "features": 2, "dropped_windows": 0,
-                                  "skipped": {"answer text not found in the passage": 1}}
+    counts = manifest["counts"]
+    assert (counts["questions"], counts["features"], counts["dropped_windows"]) == (3, 2, 0)
+    assert counts["skipped"] == {"answer text not found in the passage": 1}
 
 
 def test_records_may_come_in_any_order(data: DataFolder) -> None:
@@ -260,9 +267,11 @@ def test_the_script_converts_everything(data: DataFolder) -> None:
 def test_the_manifest(data: DataFolder) -> None:
     conversion = small_data.conversion(data, split="dev")
     manifest = convert(conversion)
-    assert open_converted(conversion.target) == manifest | {
-        "files": {name: (conversion.target.parent / name).stat().st_size
-                  for name in ("dev.mindrecord", "dev.lengths.npy", "dev.examples.jsonl", "dev.mindrecord.db")}}
+    assert open_converted(conversion.target) == manifest
+    written = {name: (conversion.target.parent / name).read_bytes()
+               for name in ("dev.mindrecord", "dev.lengths.npy", "dev.examples.jsonl", "dev.mindrecord.db")}
+    assert manifest["files"] == {name: len(content) for name, content in written.items()}
+    assert manifest["md5"] == {name: hashlib.md5(content).hexdigest() for name, content in written.items()}
     assert [(base["name"], base["concepts"], base["max_concepts"]) for base in manifest["knowledge_bases"]] \
         == [("wn", 9, 49), ("nell", 4, 27)]
     assert [base["concepts_sha256"] for base in manifest["knowledge_bases"]] == [
@@ -329,9 +338,8 @@ def test_a_failed_conversion_leaves_the_earlier_one(data: DataFolder, monkeypatc
     conversion = small_data.conversion(data)
     convert(conversion)
     before = snapshot(conversion.target.parent)
-    records = list(read_records(conversion.tokens_path))
-    records[2]["query_subtokens"] = ["what"]
-    write_records(conversion.tokens_path, records)
+    change_records(conversion.retrieved_path(NELL), lambda records: records[2]["document_entities"][0].update(
+        token_start=99, token_end=99))
     monkeypatch.setattr(feature_stream, "BATCH_ROWS", 1)        # so that some rows are written before the fault
     with pytest.raises(InputError, match="question t3"):
         convert(conversion)
@@ -401,19 +409,197 @@ def status(pid: int) -> str:
 
 
 def test_two_conversions_at_once_are_refused(data: DataFolder) -> None:
-    import fcntl
+    conversion = small_data.conversion(data)
+    with temporary_folder(conversion.target), pytest.raises(InputError, match="another process is converting"):
+        convert(conversion)
+    convert(conversion)
 
+
+def test_a_lock_on_a_folder_that_was_removed_counts_for_nothing(data: DataFolder, monkeypatch: pytest.MonkeyPatch
+                                                                ) -> None:
+    """Between opening the folder and locking it, the process that held it removes it: both would be inside."""
     conversion = small_data.conversion(data)
     folder = conversion.target.parent / f".{conversion.target.name}.part"
-    folder.mkdir()
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another process is converting"):
+    lock, removed = fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        if not removed:
+            folder.rmdir()
+            removed.append(folder)
+        lock(handle, how)
+
+    monkeypatch.setattr("src.data_convert.fcntl.flock", late)
+    with temporary_folder(conversion.target):
+        assert removed and folder.is_dir()
+        with pytest.raises(InputError, match="another process is converting"), temporary_folder(conversion.target):
+            pass
+
+
+@pytest.mark.parametrize("how", ["no manifest", "over ours"])
+def test_a_mindrecord_file_of_somebody_else_is_kept(data: DataFolder, how: str,
+                                                    caplog: pytest.LogCaptureFixture) -> None:
+    conversion = small_data.conversion(data)
+    files = ConvertedFiles(conversion.target)
+    if how == "over ours":
+        convert(conversion)
+    for path in (files.mindrecord, files.index):
+        path.write_bytes(b"somebody else's " + path.name.encode())
+    for number in (1, 2):
+        with caplog.at_level("WARNING", "ktnet"):
+            LOGGER.propagate = True
             convert(conversion)
-    finally:
-        os.close(lock)
+        kept = conversion.target.parent / f"train-kept-{number}"
+        assert (kept / files.index.name).read_bytes() == b"somebody else's " + files.index.name.encode()
+        assert (kept / files.mindrecord.name).read_bytes().startswith(b"somebody else's")
+        assert f"was not written by this program; moved to {kept}" in caplog.text
+        assert len(read_dense(conversion.target, "train")) == 3
+        for path in (files.mindrecord, files.index):
+            path.write_bytes(b"somebody else's " + path.name.encode())
+
+
+def test_a_conversion_killed_while_it_publishes_leaves_no_stranger(data: DataFolder, monkeypatch: pytest.MonkeyPatch
+                                                                   ) -> None:
+    """Its data file without a manifest is replaced by the next run, not kept aside."""
+    conversion = small_data.conversion(data)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.data_convert.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            convert(conversion)
+    assert conversion.target.exists() and not ConvertedFiles(conversion.target).manifest.exists()
     convert(conversion)
+    assert len(read_dense(conversion.target, "train")) == 3
+    assert not list(conversion.target.parent.glob("*kept*")) and not list(conversion.target.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("which", ["mindrecord", "index", "lengths", "examples", "manifest"])
+def test_one_flipped_bit_is_noticed(data: DataFolder, which: str) -> None:
+    conversion = small_data.conversion(data, split="dev")
+    manifest = convert(conversion)
+    path = getattr(ConvertedFiles(conversion.target), which)
+    content = bytearray(path.read_bytes())
+    place = content.index(b'"rows": ') + 8 if which == "manifest" else len(content) // 2
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path.name}: .*changed"):
+        open_converted(conversion.target)
+        check_features(conversion.target, manifest)
+    if which in ("lengths", "manifest"):
+        with pytest.raises(InputError, match=f"{path.name}: .*changed"):
+            feature_lengths(conversion.target)
+
+
+def test_what_does_not_fit_is_counted_and_told(data: DataFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """More concepts than K, and windows that do not overlap."""
+    bases = tuple(dataclasses.replace(base, max_concepts=1) for base in KNOWLEDGE_BASES)
+    conversion = small_data.conversion(data, bases=bases, windows=WindowConfig(16, 8, 8))
+    LOGGER.propagate = True
+    with caplog.at_level("WARNING", "ktnet"):
+        counts = convert(conversion, num_workers=1)["counts"]
+    # WordNet: banks has 3 and lies 2 in the first passage, town 2 and lies 2 in the second; NELL: Lima has 2.
+    assert counts["cut_concepts"] == {"wn": {"words": 4, "concepts": 5}, "nell": {"words": 1, "concepts": 1}}
+    assert counts["questions_without_overlap"] == 1      # its 5 pieces leave windows of 8
+    assert "4 words have more than 1 concepts of WordNet: 5 concepts are ignored" in caplog.text
+    assert "--doc_stride 8: the windows of a passage do not overlap (questions: 1)" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut", "other pieces", "other questions"])
+def test_token_files_are_needed_by_nobody(data: DataFolder, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Conversion warns of one that does not fit, and makes the same features without it."""
+    conversion = small_data.conversion(data, split="dev")
+    digests = convert(conversion, num_workers=1)["md5"]
+    if fault == "missing":
+        conversion.tokens_path.unlink()
+    elif fault == "cut":
+        cut(conversion.tokens_path)
+    else:
+        change_records(conversion.tokens_path, lambda records: records.pop(1) if fault == "other questions" else
+                       records[0].update(query_subtokens=["what"]))
+    LOGGER.propagate = True
+    with caplog.at_level("WARNING", "ktnet"):
+        again = convert(conversion, num_workers=1, force=True)["md5"]
+    assert again["dev.examples.jsonl"] == digests["dev.examples.jsonl"]
+    assert again["dev.lengths.npy"] == digests["dev.lengths.npy"]
+    assert (f"{conversion.tokens_path}: " in caplog.text) == (fault != "missing")
+
+
+def test_questions_without_answers_can_be_converted_for_prediction(data: DataFolder) -> None:
+    for dataset in ("squad", "record"):
+        path = data.dataset_json(TASKS[dataset], "dev")
+        values = json.loads(path.read_text())
+        for item in values["data"]:
+            for question in item["qas"] if dataset == "record" else first_paragraphs(item):
+                del question["answers"]
+        path.write_text(json.dumps(values))
+        conversion = small_data.conversion(data, dataset, "dev")
+        convert(conversion)
+        assert [entry.answers for entry in read_side_table(conversion.target)] \
+            == [()] * open_converted(conversion.target)["counts"]["questions"]
+        logits = {window.unique_id: (np.zeros(384), np.zeros(384))
+                  for entry in read_side_table(conversion.target) for window in entry.windows}
+        assert answer_and_score(conversion.target, logits, data.root / "out", DecodingOptions()) == {}
+        assert (data.root / "out" / "predictions.json").is_file()
+        assert not (data.root / "out" / "eval_result.json").exists()
+    train = data.dataset_json(SQUAD, "train")
+    train.write_text(train.read_text().replace('"answers"', '"no_answers"'))
+    with pytest.raises(InputError, match="question t1 has 0 answers; a training question has exactly one"):
+        convert(small_data.conversion(data))
+
+
+def first_paragraphs(article: dict[str, Any]) -> list[dict[str, Any]]:
+    return [question for paragraph in article["paragraphs"] for question in paragraph["qas"]]
+
+
+# --- features of one file never answer for another -------------------------------------------------------------------
+
+
+def test_features_follow_the_data_set(data: DataFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same questions under another path are fine; others are converted, or refused where the user named both."""
+    conversion = small_data.conversion(data, split="dev")
+    manifest = convert(conversion)
+    assert bring_up_to_date(conversion, manifest) == manifest
+    shutil.copy(conversion.json_path, tmp_path / "copy.json")
+    copy = dataclasses.replace(conversion, json_path=tmp_path / "copy.json")
+    assert bring_up_to_date(copy, manifest) == manifest
+    other = dataclasses.replace(conversion, json_path=tmp_path / "other.json")
+    with pytest.raises(InputError, match=r"other\.json: no such file"):
+        bring_up_to_date(other, manifest)
+    other.json_path.write_text(conversion.json_path.read_text().replace("What runs", "What  runs"))
+    named = dataclasses.replace(other, target=data.root / "named.mindrecord")
+    with pytest.raises(InputError, match=r"other\.json: .*named\.mindrecord was made from another file"):
+        bring_up_to_date(named, convert(dataclasses.replace(named, json_path=conversion.json_path)))
+    LOGGER.propagate = True
+    with caplog.at_level("WARNING", "ktnet"):
+        assert bring_up_to_date(other, manifest)["inputs"]["examples"] != manifest["inputs"]["examples"]
+    assert "was made from another file: converting again" in caplog.text
+    assert [entry.question for entry in read_side_table(conversion.target)][0] == "What  runs through Paris?"
+
+
+@pytest.mark.parametrize("which", ["data set", "retrieved"])
+def test_features_follow_a_file_that_was_changed(data: DataFolder, which: str) -> None:
+    """Also with the same size and time of change."""
+    conversion = small_data.conversion(data, split="dev")
+    manifest = convert(conversion)
+    path = conversion.json_path if which == "data set" else conversion.retrieved_path(NELL)
+    before = path.stat()
+    path.with_name("new").write_bytes(path.read_bytes().replace(b"runs", b"goes").replace(b"seine", b"river"))
+    os.replace(path.with_name("new"), path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert bring_up_to_date(conversion, manifest)["inputs"] != manifest["inputs"]
+
+
+def test_features_travel_alone(data: DataFolder) -> None:
+    """Without the data set and what was retrieved for it; but not as those of another data set."""
+    conversion = small_data.conversion(data, split="dev")
+    manifest = convert(conversion)
+    for path in (conversion.json_path, conversion.retrieved_path(NELL), conversion.retrieved_path(WORDNET)):
+        path.unlink()
+    assert bring_up_to_date(conversion, manifest) == manifest
+    with pytest.raises(InputError, match="holds squad dev features, not record dev"):
+        bring_up_to_date(small_data.conversion(data, "record", "dev", target=conversion.target), manifest)
 
 
 # --- what the script says of bad input -------------------------------------------------------------------------------
@@ -462,15 +648,6 @@ FAULTS: dict[str, tuple[Any, str]] = {
         "two questions have the id 't1'"),
     "half a surrogate pair": (lambda data: change_json(
         data, lambda articles: first_question(articles).update(question="\ud800")), "half a surrogate pair"),
-    "no tokens": (lambda data: data.tokens(SQUAD, "train", False).unlink(),
-                  r"python retrieve\.py --data_url \S+ --step tokens"),
-    "cut tokens": (lambda data: cut(data.tokens(SQUAD, "train", False)),
-                   "train.tokenization.cased.data: line 2: .*not JSON"),
-    "other vocabulary": (lambda data: (data.bert() / "vocab.txt").write_text(
-        "\n".join([*small_data.SPECIAL, *small_data.PIECES, "Seine"])),
-        r"question t1: document_subtokens\[4\] is 'Se', .*'Seine'"),
-    "a question without tokens": (lambda data: change_records(
-        data.tokens(SQUAD, "train", False), lambda all: all.pop(1)), "question t2 of .* is not in it"),
     "no synsets": (lambda data: data.retrieved(WORDNET, SQUAD, "train").unlink(), "--step wordnet"),
     "no beliefs": (lambda data: data.retrieved(NELL, SQUAD, "train").unlink(), "--step nell"),
     "no vectors": (lambda data: data.vectors(NELL).unlink(), "put the concept vectors of NELL there"),
@@ -509,7 +686,6 @@ def test_faults_are_one_clear_line(data: DataFolder, fault: str, num_workers: in
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--max_seq_len", "6"], "error: --max_seq_len 6: question t1 has 4 word pieces, which leave no room"),
     (["--dataset", "record", "--version_2_with_negative", "True"], "error: --version_2_with_negative is for SQuAD 2.0"),
-    (["--do_lower_case", "True"], "train.tokenization.uncased.data: no such file; make it with: python retrieve.py"),
     (["--max_seq_length", "6"], "unrecognized arguments"),
     (["--do_lower_case", "perhaps"], "neither True nor False"),
 ])

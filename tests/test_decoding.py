@@ -297,8 +297,7 @@ def test_answer_and_score(tmp_path):
         assert json.loads((tmp_path / dataset / "eval_result.json").read_bytes()) == result
 
     side_table.write_text(with_windows((FIRST_UNIQUE_ID, 0, 4)).to_json() + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match="question q: no gold answer"):
-        answer_and_score(tmp_path / "dev.mindrecord", logits, tmp_path / "squad", DecodingOptions())
+    assert answer_and_score(tmp_path / "dev.mindrecord", logits, tmp_path / "squad", DecodingOptions()) == {}
     assert sorted(path.name for path in (tmp_path / "squad").iterdir()) == ["nbest_predictions.json",
                                                                             "predictions.json"]
 

@@ -81,7 +81,7 @@ def write_converted(folder, dataset="squad", seed=1, **settings):
     written = (files.mindrecord, files.index, files.lengths, files.examples)
     files.manifest.write_text(json.dumps({
         "format": STORAGE_FORMAT, "rows": len(features), "files": {path.name: path.stat().st_size for path in written},
-        "settings": {"dataset": dataset, "split": "dev", "lower_case": False, "max_seq_len": LENGTH,
+        "inputs": {}, "settings": {"dataset": dataset, "split": "dev", "lower_case": False, "max_seq_len": LENGTH,
                      "doc_stride": 8, "max_query_length": QUERY, "version_2_with_negative": False, **settings},
         "knowledge_bases": [{"name": base.name, "label": base.label, "concepts": 199, "max_concepts": base.max_concepts}
                             for base in KNOWLEDGE_BASES]}), encoding="utf-8")

@@ -302,6 +302,20 @@ def test_vectors_in_another_order_are_refused(data, tmp_path):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_features_do_not_answer_for_another_file(data, tmp_path):
+    """A data set that is not there, and one that differs where the features were named."""
+    with pytest.raises(InputError, match="nowhere.json: no such file"):
+        run_KTNET_squad.main(small_training.flags(data, tmp_path / "out", train_file="nowhere.json"))
+    other = tmp_path / "other.json"
+    other.write_text(data.dataset_json(SQUAD, "train").read_text() + "\n")
+    for path in data.mindrecord(SQUAD, "train").parent.glob("train.*"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(InputError, match=r"other\.json: .*train\.mindrecord was made from another file"):
+        run_KTNET_squad.main(small_training.flags(data, tmp_path / "out", train_file=other,
+                                                  train_mindrecord_file=tmp_path / "train.mindrecord"))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_an_encoder_too_short_and_an_output_that_cannot_be_written(data, tmp_path):
     sizes = json.loads((data.bert() / "bert_config.json").read_text())
     short = tmp_path / "short.json"

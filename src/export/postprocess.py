@@ -6,8 +6,9 @@ from typing import Any
 
 from src.export.bin_files import BinManifest, ResultFiles, read_manifest
 from src.reader.decoding import DecodingOptions, answer_and_score
+from src.reader.examples import side_table_path
 from src.reader.logits import Logits
-from src.reader.storage import open_converted
+from src.reader.storage import check_digest, open_converted
 from utils.util import InputError, file_digest
 
 
@@ -30,7 +31,9 @@ def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, result
     Raises:
         InputError: features, inputs and results do not belong together, or a result is missing or truncated.
     """
-    settings = open_converted(mindrecord)["settings"]
+    converted = open_converted(mindrecord)
+    settings = converted["settings"]
+    check_digest(side_table_path(mindrecord), converted)
     options = DecodingOptions.for_features(settings, **choices)
     manifest = read_manifest(inputs)
     check_origin(manifest, Path(mindrecord), dataset, Path(inputs))

@@ -22,7 +22,7 @@ from src.export.bin_files import (
     write_manifest,
 )
 from src.reader.examples import read_side_table
-from src.reader.storage import open_converted
+from src.reader.storage import check_features, open_converted
 from utils.util import LOGGER, InputError, file_digest
 
 UNIQUE_ID = DEV_LABELS[0].name
@@ -52,6 +52,7 @@ def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused:
                          "give another file or --dataset")
     bases = [MemoryConfig(name=base["name"], rows=base["concepts"] + 1, width=0, max_concepts=base["max_concepts"])
              for base in converted["knowledge_bases"] if base["name"] not in set(unused)]
+    check_features(mindrecord, converted)
     unique_ids = tuple(window.unique_id for example in read_side_table(mindrecord) for window in example.windows)
     manifest = BinManifest(dataset, file_digest(mindrecord), feature_columns(bases, "dev", settings["max_seq_len"]),
                            unique_ids)

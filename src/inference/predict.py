@@ -18,7 +18,7 @@ from src.knowledge.concepts import concept_digest
 from src.knowledge.live import LiveKnowledge
 from src.knowledge.texts import Mention, Passage, Question
 from src.KTNET import KTNET
-from src.reader.batching_twomemory import FeatureBuilder
+from src.reader.batching_twomemory import FeatureBuilder, warn_without_overlap
 from src.reader.decoding import Decoded
 from src.reader.examples import EvaluationExample, Example
 from src.reader.record_twomemory import NO_BREAK_SPACE
@@ -81,7 +81,8 @@ class Predictor:
         self.knowledge = LiveKnowledge(settings.data.folder, bases, live.wordnet_path, live.ner, live.corenlp_url,
                                        names_matter=self._is_record,
                                        vectors={base.name: settings.vectors(base) for base in bases})
-        self._builder = FeatureBuilder(self.tokenizer, features.windows, self.knowledge.lookups, "dev")
+        self._windows, self._warned = features.windows, False
+        self._builder = FeatureBuilder(self.tokenizer, self._windows, self.knowledge.lookups, "dev")
         self.runner, self.config = open_network(settings, {
             "settings": {"dataset": task.name},
             "inputs": {"vocabulary": {"md5": file_digest(settings.data.vocab_path)}},
@@ -120,6 +121,9 @@ class Predictor:
         example = Example(identity, question, passage, answers=(),
                           entities=tuple(mention.text for mention in passage_entities) if self._is_record else ())
         features, entry = self._builder.build(example, records)
+        if self._builder.tally.without_overlap and not self._warned:
+            self._warned = True
+            warn_without_overlap(self._builder.tally, self._windows)
         if entry is None or not entry.windows or not entry.query_length:
             raise InputError(f"no words in the {'question' if features else 'passage'}; give some text")
         results = tuple(self.runner.run(feature)[1] for feature in features)

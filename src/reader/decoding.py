@@ -16,11 +16,11 @@ from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 import numpy as np
 
 from src.reader.batching_twomemory import max_context_windows
-from src.reader.examples import EvaluationExample, Window, read_side_table
+from src.reader.examples import EvaluationExample, Window, read_side_table, side_table_path
 from src.reader.logits import LogitsByFeature
 from src.reader.metrics import GoldAnswers, answer_tokens, evaluate
 from src.reader.tokenization import basic_tokens
-from utils.util import InputError, atomic_path, write_json
+from utils.util import LOGGER, InputError, atomic_path, write_json
 
 NO_CANDIDATE = "empty"    # the answer if no span passes the filters, as in BERT's SQuAD code
 PREDICTIONS, NBEST, NULL_ODDS = "predictions.json", "nbest_predictions.json", "null_odds.json"
@@ -378,13 +378,17 @@ def answer_and_score(mindrecord: Path | str, logits: LogitsByFeature, folder: Pa
         options: how spans are chosen.
 
     Returns:
-        ``{"exact_match": .., "f1": ..}``.
+        ``{"exact_match": .., "f1": ..}``, or nothing where no question has a gold answer.
 
     Raises:
-        InputError: see :func:`decode` and :func:`score`; without gold answers the predictions are still written.
+        InputError: see :func:`decode` and :func:`score`; the predictions are written by then.
     """
     predictions = write_predictions(folder, decode(read_side_table(mindrecord), logits, options))
     (Path(folder) / RESULT).unlink(missing_ok=True)    # scores of an earlier run, not of these predictions
+    if not any(example.answers or example.is_impossible for example in read_side_table(mindrecord)):
+        LOGGER.warning("%s: none of its questions has a gold answer: %s is written, no scores",
+                       side_table_path(mindrecord), Path(folder) / PREDICTIONS)
+        return {}
     result = score(read_side_table(mindrecord), predictions, options.version_2_with_negative)
     write_result(folder, result)
     return result

@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
-from src.reader.dataset_json import stream_items, take
+from src.reader.dataset_json import stream_items
+from src.reader.fields import take, take_answers
 from utils.args import OneLineParser
 from utils.util import InputError, read_json
 
@@ -134,28 +135,31 @@ def list_questions(holder: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield f"{place}.qas[{number}]", question
 
 
-def read_gold_answers(path: Path | str, questions_below: ListQuestions) -> Iterator[GoldAnswers]:
-    """Stream the gold answers of a data set file; questions with ``is_impossible`` are scored as those of SQuAD 2.0.
+def read_gold_answers(path: Path | str, questions_below: ListQuestions) -> list[GoldAnswers]:
+    """The gold answers of a data set file; by the rules of SQuAD 2.0 where a question has ``is_impossible``.
 
     Raises:
         InputError: the file is missing, not JSON or of another layout, an id occurs twice, or a question has no answer
             (except in SQuAD 2.0).
     """
     seen: set[str] = set()
+    answered: list[tuple[str, tuple[str, ...]]] = []
+    version_2 = False
     for item_place, item in stream_items(path):
         for place, question in questions_below(item, item_place):
             identity = take(question, "id", str, place)
             if identity in seen:
                 raise InputError(f"{place}: question {identity} occurs twice; remove one")
             seen.add(identity)
-            version_2 = "is_impossible" in question
-            impossible = version_2 and take(question, "is_impossible", bool, place)
+            impossible = "is_impossible" in question and take(question, "is_impossible", bool, place)
+            version_2 |= "is_impossible" in question
             answers = () if impossible else tuple(
                 take(answer, "text", str, f"{place}.answers[{number}]")
-                for number, answer in enumerate(take(question, "answers", list, place)))
-            if not answers and not version_2:
+                for number, answer in enumerate(take_answers(question, place)))
+            if not answers and "is_impossible" not in question:
                 raise InputError(f"{place}: question {identity} has no answer; give a data set with gold answers")
-            yield GoldAnswers(identity, answers, version_2)
+            answered.append((identity, answers))
+    return [GoldAnswers(identity, answers, version_2) for identity, answers in answered]
 
 
 def evaluate_files(argv: Optional[Sequence[str]], module: str, questions_below: ListQuestions) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterator
 
-from src.reader.dataset_json import make_answer, stream_items, take
+from src.reader.dataset_json import stream_items
 from src.reader.examples import Answer, Example
+from src.reader.fields import make_answer, take, take_answers
 from utils.util import InputError
 
 NO_BREAK_SPACE = "\xa0"
@@ -34,7 +35,7 @@ def read_examples(path: Path | str, split: str, version_2: bool = False) -> Iter
 
 def _read_query(query: Any, passage: str, entities: tuple[str, ...], place: str, split: str) -> Example:
     identity = take(query, "id", str, place)
-    answers = take(query, "answers", list, place)
+    answers = take_answers(query, place)
     if split == "train":
         if not answers:
             raise InputError(f"{place}: query {identity} has no answer; a training query needs one")

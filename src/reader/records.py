@@ -37,4 +37,4 @@ class RecordFinder:
                 return record
             self._waiting[str(record.get("id"))] = zlib.compress(marshal.dumps(record), 1)
         raise InputError(f"{self._path}: question {identity} of {self._json_path} is not in it: the file was made from "
-                         f"another data set; {self._fix}")
+                         f"another data set{'; ' if self._fix else ''}{self._fix}")

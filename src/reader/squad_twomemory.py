@@ -4,8 +4,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterator
 
-from src.reader.dataset_json import make_answer, stream_items, take
+from src.reader.dataset_json import stream_items
 from src.reader.examples import Answer, Example
+from src.reader.fields import make_answer, take, take_answers
 from utils.util import InputError
 
 
@@ -15,7 +16,7 @@ def read_examples(path: Path | str, split: str, version_2: bool = False) -> Iter
     Args:
         path: ``train-v1.1.json`` and the like.
         split: "train" (each question must have exactly one answer) or "dev".
-        version_2: SQuAD 2.0: a question with ``is_impossible`` has no answer.
+        version_2: SQuAD 2.0: a question with ``is_impossible``, or with an empty list of answers, has none.
 
     Raises:
         InputError: the file is not a SQuAD file, or an answer lies outside its context.
@@ -30,10 +31,12 @@ def read_examples(path: Path | str, split: str, version_2: bool = False) -> Iter
 
 def _read_question(question: Any, context: str, place: str, split: str, version_2: bool) -> Example:
     identity = take(question, "id", str, place)
-    impossible = version_2 and "is_impossible" in question and take(question, "is_impossible", bool, place)
+    given = take_answers(question, place)
+    impossible = version_2 and (take(question, "is_impossible", bool, place) if "is_impossible" in question
+                                else "answers" in question and not given)
     answers = () if impossible else tuple(
         _read_answer(answer, context, f"{place}.answers[{number}]", identity)
-        for number, answer in enumerate(take(question, "answers", list, place)))
+        for number, answer in enumerate(given))
     if split == "train" and not impossible and len(answers) != 1:
         fix = "" if answers or version_2 else "; SQuAD 2.0 files need --version_2_with_negative True"
         raise InputError(f"{place}: question {identity} has {len(answers)} answers; "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Iterator, Optional, Sequence
 
-from src.reader.dataset_json import take
+from src.reader.fields import take
 from src.reader.metrics import evaluate_files, list_questions
 from utils.util import run_main
 

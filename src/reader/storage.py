@@ -5,6 +5,8 @@ their ids in a row. That is a tenth of the dense form or less. NumPy only.
 """
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Sequence
@@ -21,9 +23,10 @@ from src.config import (
     MemoryConfig,
     feature_columns,
 )
-from utils.util import InputError, read_json
+from utils.util import InputError, file_digest, read_json
 
 STORAGE_FORMAT = 1    # of the stored columns; a manifest names it
+AGAIN = "run data_convert.py for this split"
 SETTING_KINDS = {"dataset": str, "split": str, "lower_case": bool, "max_seq_len": int, "doc_stride": int,
                  "max_query_length": int, "version_2_with_negative": bool}
 BASE_KINDS = {"name": str, "label": str, "max_concepts": int, "concepts": int}
@@ -186,7 +189,7 @@ class ConvertedFiles:
         return self.mindrecord.with_suffix(".examples.jsonl")
 
     def parts(self) -> tuple[Path, ...]:
-        """All of them but the manifest, the index last: that is the order in which they appear."""
+        """All of them but the manifest, the index last: the order in which they are published."""
         return self.mindrecord, self.lengths, self.examples, self.index
 
     @property
@@ -195,24 +198,83 @@ class ConvertedFiles:
         return self.mindrecord.with_suffix(".manifest.json")
 
 
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's content but for the digest itself."""
+    content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+
+
 def manifest_problem(manifest: Any) -> str:
     """What is wrong with the content of a manifest, or nothing."""
-    def lacks(values: Any, kinds: Mapping[str, type]) -> list[str]:
-        return [key for key, kind in kinds.items() if not isinstance(values, dict) or type(values.get(key)) is not kind]
-
-    missing = lacks(manifest, {"format": int, "rows": int, "files": dict, "settings": dict, "knowledge_bases": list})
+    if isinstance(manifest, dict) and manifest.get("manifest_sha256", digest := manifest_digest(manifest)) != digest:
+        return "it was changed"
+    missing = _lacks(manifest, {"format": int, "rows": int, "files": dict, "settings": dict, "knowledge_bases": list,
+                                "inputs": dict})
     if missing:
-        return f"no {missing[0]}"
+        return f"no {missing}"
     if any(type(size) is not int or Path(name).name != name for name, size in manifest["files"].items()):
         return "files are no names with sizes"
-    if missing := lacks(manifest["settings"], SETTING_KINDS):
-        return f"settings: no {missing[0]}"
+    if missing := _lacks(manifest["settings"], SETTING_KINDS):
+        return f"settings: no {missing}"
     if manifest["settings"]["dataset"] not in TASKS or manifest["settings"]["split"] not in SPLITS:
         return "settings: no such dataset and split"
-    for base in manifest["knowledge_bases"]:
-        if missing := lacks(base, BASE_KINDS):
-            return f"knowledge_bases: no {missing[0]}"
+    for place, kinds in (("knowledge_bases", BASE_KINDS), ("inputs", {"bytes": int, "md5": str})):
+        entries = manifest[place]
+        for entry in entries.values() if isinstance(entries, dict) else entries:
+            if missing := _lacks(entry, kinds):
+                return f"{place}: no {missing}"
+    if not isinstance(manifest.get("md5", {}), dict):
+        return "md5 is no object"
     return ""
+
+
+def _lacks(values: Any, kinds: Mapping[str, type]) -> str:
+    """The first of these keys that is not there with its kind, or nothing."""
+    return next((key for key, kind in kinds.items()
+                 if not isinstance(values, dict) or type(values.get(key)) is not kind), "")
+
+
+def check_digest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare a converted file, as a whole, with what was written: a changed bit would go unnoticed.
+
+    Raises:
+        InputError: it differs.
+    """
+    digest = manifest.get("md5", {}).get(path.name)
+    if digest is not None and file_digest(path) != digest:
+        raise InputError(f"{path}: has changed since it was written (its MD5 differs); run data_convert.py --force for "
+                         "this split")
+
+
+def check_features(mindrecord: Path | str, manifest: Mapping[str, Any]) -> None:
+    """Check all of a split's files against their digests: once at the start of a training or an evaluation.
+
+    Raises:
+        InputError: one has changed.
+    """
+    for path in ConvertedFiles(Path(mindrecord)).parts():
+        if path.name in manifest["files"]:
+            check_digest(path, manifest)
+
+
+def read_manifest(files: ConvertedFiles) -> dict[str, Any]:
+    """The manifest of a converted split; whether the other files are there is not looked at.
+
+    Raises:
+        InputError: it is missing or broken, or of another version's features.
+    """
+    if not files.manifest.is_file():
+        raise InputError(f"{files.manifest}: no such file; the features are missing or incomplete: {AGAIN}")
+    manifest: dict[str, Any] = read_json(files.manifest)
+    problem = manifest_problem(manifest)
+    if not problem and files.mindrecord.name not in manifest["files"]:
+        problem = "of other files"
+    if problem:
+        raise InputError(f"{files.manifest}: not a manifest of converted features ({problem}); {AGAIN}")
+    if manifest["format"] != STORAGE_FORMAT:
+        raise InputError(f"{files.manifest}: features in format {manifest['format']}, this version reads "
+                         f"{STORAGE_FORMAT}; {AGAIN}")
+    return manifest
 
 
 def open_converted(mindrecord: Path | str) -> dict[str, Any]:
@@ -224,22 +286,11 @@ def open_converted(mindrecord: Path | str) -> dict[str, Any]:
         InputError: a file is missing or has another size than the manifest says.
     """
     files = ConvertedFiles(Path(mindrecord))
-    again = "run data_convert.py for this split"
-    if not files.manifest.is_file():
-        raise InputError(f"{files.manifest}: no such file; the features are missing or incomplete: {again}")
-    manifest = read_json(files.manifest)
-    problem = manifest_problem(manifest)
-    if problem or files.mindrecord.name not in manifest["files"]:
-        raise InputError(f"{files.manifest}: not a manifest of converted features "
-                         f"({problem or 'of other files'}); {again}")
-    if manifest["format"] != STORAGE_FORMAT:
-        raise InputError(f"{files.manifest}: features in format {manifest['format']}, this version reads "
-                         f"{STORAGE_FORMAT}; {again}")
-    sizes = manifest["files"]
-    for name, size in sizes.items():
+    manifest = read_manifest(files)
+    for name, size in manifest["files"].items():
         path = files.mindrecord.with_name(name)
         if not path.is_file():
-            raise InputError(f"{path}: no such file; {again}")
+            raise InputError(f"{path}: no such file; {AGAIN}")
         if path.stat().st_size != size:
-            raise InputError(f"{path}: has {path.stat().st_size} bytes, not the {size} that were written; {again}")
+            raise InputError(f"{path}: has {path.stat().st_size} bytes, not the {size} that were written; {AGAIN}")
     return manifest

@@ -192,7 +192,7 @@ class Trainer:
         """Evaluate a checkpoint; keep it as the best when its F1 is the highest so far."""
         result = evaluate_checkpoint(self.settings.evaluation(checkpoint),
                                      self.settings.run.checkpoints / "validation")
-        if result["f1"] > float(self.best_f1.asnumpy()):
+        if result.get("f1", -1.0) > float(self.best_f1.asnumpy()):
             self.best_f1.set_data(Tensor(result["f1"], ms.float32))
             self.write(best)
 
