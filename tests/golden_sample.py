@@ -78,8 +78,8 @@ def answer_sample(data: DataFolder, task: TaskConfig, folder: Path) -> dict[str,
     ids = [window.unique_id for example in read_side_table(target) for window in example.windows]
     logits = np.random.RandomState(2019).randn(len(ids), 2, WINDOWS.max_seq_len).astype(np.float32)
     options = DecodingOptions(pick_entity=task.name == "record", n_best_size=5)
-    result = answer_and_score(target, {identity: (pair[0], pair[1]) for identity, pair in zip(ids, logits, strict=True)},
-                              folder, options)
+    pairs = {identity: (start, end) for identity, (start, end) in zip(ids, logits, strict=True)}
+    result = answer_and_score(target, pairs, folder, options)
     nbest = json.loads((folder / "nbest_predictions.json").read_text(encoding="utf-8"))
     return {"predictions": json.loads((folder / "predictions.json").read_text(encoding="utf-8")), "result": result,
             "nbest": {question: [[entry["text"], round(entry["probability"], 6)] for entry in entries[:3]]
