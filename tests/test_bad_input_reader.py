@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from src.config import NELL, RECORD, SPLITS, SQUAD, WORDNET, DataFolder, load_knowledge_bases
 from src.feature_stream import build
-from src.knowledge.formats import read_mapping, read_records, write_mapping, write_records
+from src.knowledge.formats import read_mapping, read_records
 from src.reader.examples import read_side_table
 from src.reader.storage import open_converted
 from tests import small_data
@@ -145,7 +145,7 @@ def test_changed_records(data: DataFolder, which: str, choice: st.DataObject) ->
     path = data.tokens(SQUAD, "train", False) if which == "tokens" else data.retrieved(NELL, SQUAD, "train")
     with Spoiled(path):
         records = choice.draw(changed(list(read_records(path))))
-        write_records(path, records)
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
         message = outcome(convert_in_memory(data, "squad", "train"))
         assert not message or str(data.root) in message
 
@@ -155,7 +155,7 @@ def test_changed_records(data: DataFolder, which: str, choice: st.DataObject) ->
 def test_changed_synsets(data: DataFolder, choice: st.DataObject) -> None:
     path = data.retrieved(WORDNET, SQUAD, "train")
     with Spoiled(path):
-        write_mapping(path, choice.draw(changed(read_mapping(path))))
+        path.write_text(json.dumps(choice.draw(changed(read_mapping(path)))) + "\n")
         outcome(convert_in_memory(data, "squad", "train"))
 
 

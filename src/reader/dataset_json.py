@@ -85,7 +85,7 @@ def _scan(scanner: _Scanner, path: str) -> Iterator[_Entry]:
             raise scanner.error("expected a name in quotes")
         key = scanner.value()
         scanner.expect(":")
-        if key != "data" or found:
+        if key != "data":
             value = scanner.value()
             row.update({key: value} if key in ROW_FIELDS else {})
             continue
