@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(differences(args.output))
 
 
-def run(folder: Path, seed: int, flags: Sequence[str]) -> None:
+def run(folder: Path, seed: int, flags: Sequence[str], script: str = "run_KTNET_squad.py") -> None:
     """Train and evaluate once, or finish what was begun; the log lies beside the folder."""
     if (folder / "eval_result.json").is_file():
         LOGGER.info("%s: finished earlier", folder)
@@ -59,7 +59,7 @@ def run(folder: Path, seed: int, flags: Sequence[str]) -> None:
     log = folder.with_name(f"{folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     LOGGER.info("%s: training, log %s", folder, log)
-    command = [sys.executable, str(ROOT / "run_KTNET_squad.py"), *flags, "--random_seed", str(seed), "--checkpoints",
+    command = [sys.executable, str(ROOT / script), *flags, "--random_seed", str(seed), "--checkpoints",
                str(folder), "--do_predict", "True", "--resume", "True"]
     with open(log, "a", encoding="utf-8") as lines:
         if subprocess.run(command, stdout=lines, stderr=lines, check=False).returncode:
