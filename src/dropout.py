@@ -28,8 +28,13 @@ def constant_pool(rate: float, width: int, seed: int) -> Tensor:
     return mask_pool(rate, width, seed)
 
 
+def no_mask(width: int) -> tuple[Tensor, Tensor]:
+    """A mask that drops nothing: one row of ones, float32 [1, W], for all rows, int32 [1]."""
+    return ops.ones((1, width), ms.float32), ops.zeros((1,), ms.int32)
+
+
 class StatelessDropout(nn.Cell):
-    """Dropout whose mask depends only on (seed, layer, step, row).
+    """Dropout whose mask depends only on (seed, layer, step, row); nothing is dropped outside of training.
 
     Args:
         rate: probability of dropping an element.
@@ -43,6 +48,8 @@ class StatelessDropout(nn.Cell):
 
     def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
         """Drop elements of ``inputs`` [..., W] float; ``step`` is an int32 scalar tensor."""
+        if not self.training:
+            return inputs
         rows = 1
         for size in inputs.shape[:-1]:
             rows = rows * size
@@ -56,6 +63,8 @@ class StatelessDropout(nn.Cell):
             The pool, float32 [P, W], 0 where an element is dropped and 1 / (1 - rate) elsewhere, and for each row of
             the tensor its row in the pool, int32 [rows].
         """
+        if not self.training:
+            return no_mask(width)
         slope = (step * 2027 + self.layer * 733) % POOL_ROWS
         shift = (step * 1361 + self.layer * 3319) % POOL_ROWS
         row = ops.arange(0, rows, 1, dtype=ms.int32) * 1009 % POOL_ROWS
@@ -83,8 +92,8 @@ class NoDropout(nn.Cell):
         return inputs
 
     def mask(self, rows: int, width: int, step: Tensor) -> tuple[Tensor, Tensor]:
-        """As for :class:`StatelessDropout`: one row of ones, float32 [1, W], for all rows, int32 [1]."""
-        return ops.ones((1, width), ms.float32), ops.zeros((1,), ms.int32)
+        """As for :class:`StatelessDropout`."""
+        return no_mask(width)
 
 
 class DropoutFactory:

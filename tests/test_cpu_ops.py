@@ -196,6 +196,7 @@ class Layer(nn.Cell):
     def __init__(self, kind, config, is_training):
         super().__init__()
         self.layer = kind(config, DropoutFactory(is_training, seed=3), ms.float32)
+        self.set_train(is_training)
 
     def construct(self, hidden, mask):
         return self.layer(hidden, self.layer.spread(mask), Tensor(5, ms.int32))

@@ -154,14 +154,22 @@ def test_the_loss_scale_grows_after_a_run_of_good_steps():
 
 def test_dropout_depends_on_step_and_layer_alone():
     rows = Tensor(np.ones((300, 40), np.float32))
-    dropout = StatelessDropout(0.25, 1, 9)
+    dropout = StatelessDropout(0.25, 1, 9).set_train()
     first, again, later = (dropout(rows, Tensor(step, ms.int32)).asnumpy() for step in (3, 3, 4))
-    other = StatelessDropout(0.25, 2, 9)(rows, Tensor(3, ms.int32)).asnumpy()
+    other = StatelessDropout(0.25, 2, 9).set_train()(rows, Tensor(3, ms.int32)).asnumpy()
     assert (first == again).all() and (first != later).any() and (first != other).any()
     assert set(np.unique(first)) == {np.float32(0.0), np.float32(1 / 0.75)}
     assert abs((first == 0).mean() - 0.25) < 0.02
     assert len({row.tobytes() for row in first}) > 290          # rows draw masks of their own
     assert mask_pool(0.25, 64, 9).shape == (POOL_ROWS, 64)
+
+
+def test_nothing_is_dropped_outside_of_training():
+    rows = Tensor(np.arange(12, dtype=np.float32).reshape(3, 4))
+    dropout = StatelessDropout(0.5, 1, 9).set_train(False)
+    assert (dropout(rows, Tensor(3, ms.int32)).asnumpy() == rows.asnumpy()).all()
+    pool, picked = dropout.mask(3, 4, Tensor(3, ms.int32))
+    assert (pool.asnumpy()[picked.asnumpy()] == 1).all()
 
 
 def make_network(compute_type, is_training):
