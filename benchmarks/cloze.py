@@ -4,9 +4,9 @@ r"""A cloze set in ReCoRD's layout from tagged SQuAD articles, and KT-NET on it,
         [--seeds 45] [-- FLAGS of run_KTNET_record.py]]
 
 A passage is two paragraphs. A sentence with an entity that the rest of it names as well is taken out; the entity
-becomes @placeholder, and all mentions in the rest are answers. DATA holds SQuAD's tagged files (in raw, or as retrieve.py
-writes them) and KB_embeddings. The articles are divided between the splits. Prints how large the set is and what the
-baseline "most frequent entity" reaches; with --encoder, trains and evaluates the networks, each in a folder of its own
+becomes @placeholder, and all mentions in the rest are answers. DATA holds SQuAD's tagged files (in raw, or as
+retrieve.py writes them) and KB_embeddings. The articles are divided between the splits. Prints the set's size and the
+baseline "most frequent entity"; with --encoder, trains and evaluates the networks, each in a folder of its own
 below FOLDER. Finished runs are not repeated, interrupted ones go on.
 """
 from __future__ import annotations

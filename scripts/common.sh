@@ -174,10 +174,12 @@ stage_flags() {     # TASK: sets STAGE_FLAGS
     STAGE_FLAGS=()
     if [[ $task == record ]]; then epochs=10 rate=3e-4; fi
     case ${STAGE:-} in
-        "") ;;
+        "")
+            [[ " ${FLAGS[*]}" == *" --freeze "* ]] || STAGE_FLAGS=(--stages two)
+            ;;
         freeze)
-            STAGE_FLAGS=(--freeze True --epoch "$epochs" --learning_rate "$rate" --warmup_proportion 0
-                --use_ema False --save_finetune_checkpoint_path "$first")
+            STAGE_FLAGS=(--freeze True --encoder_dropout True --epoch "$epochs" --learning_rate "$rate"
+                --lr_schedule constant --warmup_proportion 0 --use_ema False --save_finetune_checkpoint_path "$first")
             ;;
         full)
             STAGE_FLAGS=(--learning_rate 3e-5)

@@ -7,7 +7,9 @@ Imports no MindSpore.
 """
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -37,6 +39,7 @@ from utils.args import (
     flag,
     group,
 )
+from utils.util import InputError
 
 AS_CONVERTED = dict.fromkeys(("do_lower_case", "max_seq_len", "doc_stride", "max_query_length",
                               "version_2_with_negative"), "as the features were converted")
@@ -141,14 +144,47 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class FirstStage:
+    """How the layers above a frozen encoder learn in the first of two stages."""
+
+    epochs: Mapping[str, int]              # by data set
+    learning_rate: Mapping[str, float]     # by data set
+    lr_schedule: Literal["linear", "constant"]
+    warmup_proportion: float
+    encoder_dropout: bool
+
+
+RECIPES: Mapping[str, FirstStage] = {
+    "default": FirstStage({"squad": 4, "record": 10}, {"squad": 2e-3, "record": 2e-3}, "linear", 0.1, False),
+    "authors": FirstStage({"squad": 1, "record": 10}, {"squad": 3e-5, "record": 3e-4}, "constant", 0.0, True)}
+SECOND_LEARNING_RATE = 3e-5                # of the authors' second stage, for both data sets
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How the weights learn. Everything that a step needs of the command line is here."""
 
     title: ClassVar[str] = "training"
 
-    freeze: bool = flag(False, "leave the encoder as it is (first stage)")
-    epoch: PositiveInt = flag(of_task="epochs", help="passes over the training set")
-    learning_rate: NonNegativeFloat = flag(of_task="learning_rate", help="peak learning rate")
+    stages: Literal["one", "two"] = flag("one", "two: first with a frozen encoder, then all weights, in one run")
+    recipe: Literal["default", "authors"] = flag("default", "how the first of two stages learns where no flag says it")
+    first_epoch: PositiveInt = flag(
+        derive=lambda settings: RECIPES[settings.recipe.recipe].epochs[settings.task.name],
+        help="passes over the training set in the first of two stages [as --recipe]")
+    first_learning_rate: NonNegativeFloat = flag(
+        derive=lambda settings: RECIPES[settings.recipe.recipe].learning_rate[settings.task.name],
+        help="peak learning rate of the first of two stages [as --recipe]")
+    freeze: bool = flag(False, "leave the encoder as it is; the first of two stages does")
+    encoder_dropout: bool = flag(
+        derive=lambda settings: RECIPES[settings.recipe.recipe].encoder_dropout,
+        help="dropout in a frozen encoder [as --recipe]")
+    keep_encoded: bool = flag(True, "compute the output of a frozen encoder without dropout once and keep it, where "
+                                    "memory allows")
+    epoch: PositiveInt = flag(of_task="epochs", help="passes over the training set; of the second of two stages")
+    learning_rate: NonNegativeFloat = flag(
+        derive=lambda settings: (SECOND_LEARNING_RATE if settings.recipe.stages == "two"
+                                 else settings.task.learning_rate),
+        help="peak learning rate [{task.learning_rate}; second of two stages 3e-5]")
     head_learning_rate: NonNegativeFloat | None = flag(None, "peak learning rate of all weights above the encoder "
                                                              "[learning_rate]")
     lr_schedule: Literal["linear", "constant"] = flag("linear", "learning rate after the warm-up: linear falls to 0, "
@@ -168,6 +204,19 @@ class Recipe:
         if self.head_learning_rate is None or self.learning_rate == 0.0:
             return 1.0
         return self.head_learning_rate / self.learning_rate
+
+    def in_stages(self) -> tuple[Recipe, ...]:
+        """The recipe of every stage."""
+        if self.stages == "one":
+            return (self,)
+        if self.freeze:
+            raise InputError("--freeze True: the first of two stages is frozen anyway, the second is not; leave out "
+                             "--freeze or --stages two")
+        named = RECIPES[self.recipe]
+        first = dataclasses.replace(
+            self, freeze=True, epoch=self.first_epoch, learning_rate=self.first_learning_rate, head_learning_rate=None,
+            lr_schedule=named.lr_schedule, warmup_proportion=named.warmup_proportion, use_ema=False)
+        return first, self
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,14 @@ def flags(data: DataFolder, output: Path, **values: object) -> list[str]:
     return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
 
 
-def run_and_kill(command: Sequence[str], lines: int | None, pause: float) -> int:
+def run_and_kill(command: Sequence[str], lines: int | None, pause: float, until: str | None = None) -> int:
     """Run a training and kill it with SIGKILL.
 
     Args:
         command: command line.
         lines: how many lines that tell of a step or a saved checkpoint to wait for; None lets it run to its end.
         pause: seconds between the last of them and the kill.
+        until: text of a line to wait for in their place.
 
     Returns:
         The exit code; -SIGKILL when it was killed.
@@ -80,7 +81,7 @@ def run_and_kill(command: Sequence[str], lines: int | None, pause: float) -> int
         process.send_signal(signal.SIGKILL)
     for line in process.stderr:
         seen += line.startswith(("epoch:", "saved"))
-        if seen and seen == lines:
+        if seen and seen == lines or until is not None and until in line:
             time.sleep(pause)
             process.send_signal(signal.SIGKILL)
             break

@@ -276,7 +276,7 @@ def test_two_stages(launchers: Launchers) -> None:
     assert launchers.call("run_record_twomemory.sh", "my data", STAGE="freeze").returncode == 0
     first = launchers.arguments()
     wanted = {"--freeze": "True", "--epoch": "10", "--learning_rate": "3e-4", "--warmup_proportion": "0",
-              "--use_ema": "False"}
+              "--use_ema": "False", "--lr_schedule": "constant", "--encoder_dropout": "True"}
     assert {flag: value_of(first, flag) for flag in wanted} == wanted
     early = launchers.call("run_record_twomemory.sh", "my data", STAGE="full")
     assert early.returncode == 2 and "STAGE=freeze first" in early.stderr
@@ -289,7 +289,15 @@ def test_two_stages(launchers: Launchers) -> None:
     second = launchers.arguments()
     assert Path(value_of(second, "--init_checkpoint")).name == "KTNET_record-10_1.ckpt"
     assert value_of(second, "--learning_rate") == "3e-5" and "--freeze" not in second
+    assert "--stages" not in first and "--stages" not in second
     assert launchers.call("run_record_twomemory.sh", "my data", STAGE="half").returncode == 2
+
+
+def test_both_stages_are_the_default(launchers: Launchers) -> None:
+    assert launchers.call("run_squad_twomemory.sh", "my data", "--", "--epoch", "2").returncode == 0
+    assert value_of(launchers.arguments(), "--stages") == "two"
+    assert launchers.call("run_squad_twomemory.sh", "my data", "--", "--freeze", "True").returncode == 0
+    assert "--stages" not in launchers.arguments()
 
 
 # --- what the checks find --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ FLOAT = 4                    # bytes
 LARGEST_SHARE = 0.5          # of the available memory that may be filled
 
 
-def hidden_size(lengths: np.ndarray, buckets: Sequence[int], width: int) -> int:
+def encoded_bytes(lengths: np.ndarray, buckets: Sequence[int], width: int) -> int:
     """Bytes that the output for all features takes: [bucket, H] float32 each."""
     return int(np.asarray(buckets)[bucket_of(lengths, buckets)].sum()) * width * FLOAT
 
@@ -57,6 +57,11 @@ class EncodedFeatures:
                     if self.outputs[row] is None:                # the last batch is filled up with others again
                         self.outputs[row] = output.copy()
                 progress.update()
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        return sum(output.nbytes for output in self.outputs if output is not None)
 
     def batch(self, rows: np.ndarray, length: int) -> Tensor:
         """The output for some features, float32 [B*S, H]; zero beyond the length that a feature was padded to here."""

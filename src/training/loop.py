@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,24 +14,19 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from tqdm import tqdm
 
-from src.batch_plan import choose_buckets
 from src.checks import check_evaluation, check_training
 from src.config import KTNetConfig, feature_columns
-from src.cpu import kernels as cpu_kernels
-from src.dataset import create_train_dataset, feature_lengths
+from src.dataset import create_train_dataset, plan_device_rows
 from src.inference.evaluate import evaluate
-from src.KTNET import KTNET, KTNETWithLoss
+from src.KTNET import KTNET, HeadWithLoss, KTNETWithLoss
 from src.prepare import prepare_features
 from src.reader.storage import ConvertedFiles
 from src.settings import EvaluationSettings, TrainingSettings
+from src.training.hidden import EncodedFeatures
 from src.training.lock import check_unlocked, training_lock
 from src.training.log import LogFiles, StepRecord, TrainingLog, plot_training
-from src.training.memory_estimate import (
-    FUSED_LAYERS,
-    PLAIN_LAYERS,
-    check_memory,
-    estimate_training_memory,
-)
+from src.training.memory_estimate import check_memory
+from src.training.stages import Stage, estimate_stages, plan_stages, with_encoded_features
 from src.training.state import TrainingState, fixed_settings
 from src.training.step import AccumulateStep, ApplyStep, MovingAverage, TrainStep, learning_rate_at
 from src.weights.build import build_for_evaluation, build_for_training
@@ -46,38 +40,41 @@ S = TypeVar("S", TrainingSettings, EvaluationSettings)
 
 
 class Trainer:
-    """Runs the steps of a recipe.
+    """Runs the steps of a stage.
 
     Args:
         settings: of the training, with its features' own sizes.
-        network: backbone with its initial weights.
+        stage: what is to be run.
+        network: backbone with the weights that the stage starts from.
         config: sizes of the network.
         devices: this process's place.
+        best_f1: of the validations so far, in percent.
     """
 
-    def __init__(self, settings: TrainingSettings, network: KTNET, config: KTNetConfig, devices: Devices) -> None:
-        self.settings, self.network, self.config, self.devices = settings, network, config, devices
+    def __init__(self, settings: TrainingSettings, stage: Stage, network: KTNET, config: KTNetConfig,
+                 devices: Devices, best_f1: Parameter) -> None:
+        self.settings, self.stage, self.network, self.config = settings, stage, network, config
+        self.devices, self.best_f1 = devices, best_f1
         self.task, self.job = settings.task, settings.job
-        self.recipe = recipe = settings.recipe
-        lengths = feature_lengths(self.job.train_mindrecord_file)
-        max_seq_len = settings.features.max_seq_len
-        self.buckets = choose_buckets(lengths, max_seq_len, settings.run.buckets)
+        self.recipe = recipe = stage.recipe
         self.parts = recipe.accumulation_steps
-        self.steps_per_epoch = math.ceil(len(lengths) / (settings.run.batch_size * devices.count * self.parts))
-        self.total_steps = self.steps_per_epoch * recipe.epoch
-        self.columns = [column.name for column in feature_columns(config.memories, "train", max_seq_len)]
-        self.step = 0                                # steps that are done
+        self.columns = [column.name for column in feature_columns(config.memories, "train",
+                                                                  settings.features.max_seq_len)]
+        self.step = stage.first_step                 # steps that are done, of all stages
+        self.encoded: EncodedFeatures | None = None  # computed when it is needed
+        for parameter in network.bert.get_parameters():
+            parameter.requires_grad = not recipe.freeze
         in_step = dataclasses.replace(recipe, loss_scale=0.0) if settings.device.is_cpu else recipe     # float32
-        with_loss = KTNETWithLoss(network)
+        with_loss = HeadWithLoss(network) if stage.keeps_encoded else KTNETWithLoss(network, recipe.freeze)
         if self.parts == 1:
             self.train_step = TrainStep(with_loss, in_step, devices.count)
         else:
             self.train_step = AccumulateStep(with_loss, in_step, devices.count)
             self.apply_step = ApplyStep(self.train_step, self.parts)
         self.train_step.set_train(True)
+        network.bert.set_train(recipe.encoder_dropout or not recipe.freeze)
         self.compiled = CompiledLengths(self.train_step)
         self.average = MovingAverage(network.trainable_params(), recipe) if recipe.use_ema else None
-        self.best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
         self.state = TrainingState(self.job.save_finetune_checkpoint_path, self.task.name, self.state_parameters())
 
     def state_parameters(self) -> list[Parameter]:
@@ -88,60 +85,68 @@ class Trainer:
         return [*own, *averages, self.best_f1]
 
     def start(self, settings: dict[str, Any]) -> None:
-        """Begin, or resume where the last run stopped."""
+        """Begin the training, or load its last state, which must lie in this stage."""
         if self.job.resume:
             self.step = self.state.resume(settings, self.devices.is_first)
             if self.devices.sum(self.step) != self.devices.count * self.step:
                 raise InputError(f"{self.state.path}: after step {self.step} here, elsewhere not: every host needs the "
                                  f"first one's training_state_{self.task.name}.ckpt and .json")
-            LOGGER.info("resuming after %d of %d steps", self.step, self.total_steps)
         elif self.devices.is_first:
             self.state.begin(settings)
 
     def batches(self, epoch: int) -> Iterator[list[Tensor]]:
         """The batches of an epoch that are still to be done, as the network's arguments."""
-        dataset = create_train_dataset(
-            self.job.train_mindrecord_file, device_num=self.devices.count, rank=self.devices.rank,
-            batch_size=self.settings.run.batch_size, knowledge_bases=self.config.memories, buckets=self.buckets,
-            seed=self.recipe.random_seed, epoch=epoch, first_step=self.step - epoch * self.steps_per_epoch,
-            parts=self.parts)
-        for batch in dataset.create_dict_iterator(num_epochs=1):
-            yield [batch[name] for name in self.columns]
+        plan: dict[str, Any] = {
+            "device_num": self.devices.count, "rank": self.devices.rank, "batch_size": self.settings.run.batch_size,
+            "buckets": self.stage.buckets, "seed": self.recipe.random_seed, "epoch": epoch,
+            "first_step": self.step - epoch * self.stage.steps_per_epoch, "parts": self.parts}
+        path = self.job.train_mindrecord_file
+        dataset = create_train_dataset(path, knowledge_bases=self.config.memories, **plan)
+        for rows, batch in zip(plan_device_rows(path, **plan), dataset.create_dict_iterator(num_epochs=1), strict=True):
+            columns = [batch[name] for name in self.columns]
+            if self.stage.keeps_encoded:
+                mask = columns[0]
+                columns = [self.encode_once().batch(rows, mask.shape[1]), mask, *columns[4:]]
+            yield columns
 
-    def run(self) -> Path:
-        """Train to the end; returns the last checkpoint."""
-        run, epochs = self.settings.run, self.recipe.epoch
-        LOGGER.info("training: %d epochs of %d steps, batch %d x %d devices x %d accumulated, padded to %s word pieces",
-                    epochs, self.steps_per_epoch, run.batch_size, self.devices.count, self.parts,
-                    ", ".join(map(str, self.buckets)))
-        files = LogFiles(run.checkpoints, self.task.name)
-        log = TrainingLog(files.metrics, self.step, self.steps_per_epoch,
-                          self.settings.device.device_target == "Ascend", self.devices.is_first)
-        with tqdm(total=self.total_steps, initial=self.step, desc="training", unit="step", disable=None) as progress:
-            for epoch in range(self.step // self.steps_per_epoch, epochs):
-                batches = self.batches(epoch)
-                end = (epoch + 1) * self.steps_per_epoch
-                while self.step < end:
-                    log.add(self.train_one(epoch, batches))
-                    progress.update()
-                    if self.step < end and self.job.save_steps and self.step % self.job.save_steps == 0:
-                        self.save(epoch)
-                self.save(epoch, validate=self.job.do_val)
-        if self.devices.is_first:
-            plot_training(files.metrics, files.plot, f"KT-NET on {self.task.folder}")
-        return self.checkpoint_path(epochs - 1)     # by name: another process may still be writing it
+    def encode_once(self) -> EncodedFeatures:
+        """The frozen encoder's output for all features."""
+        if self.encoded is None:
+            self.encoded = EncodedFeatures(self.network, self.job.train_mindrecord_file, self.config.memories,
+                                           self.settings.run.batch_size, self.stage.buckets)
+            LOGGER.info("the encoder is frozen: its output for all features is kept, %.2f GB", self.encoded.bytes / 1e9)
+        return self.encoded
+
+    def run(self, log: TrainingLog, progress: tqdm) -> Path:
+        """Train to the stage's end; returns its last checkpoint."""
+        stage = self.stage
+        LOGGER.info("stage %d: %d epochs of %d steps%s, batch %d x %d devices x %d accumulated, padded to %s word "
+                    "pieces", stage.number, self.recipe.epoch, stage.steps_per_epoch,
+                    " with a frozen encoder" if self.recipe.freeze else "", self.settings.run.batch_size,
+                    self.devices.count, self.parts, ", ".join(map(str, stage.buckets)))
+        for epoch in range(self.step // stage.steps_per_epoch, stage.end_epoch):
+            batches = self.batches(epoch)
+            end = (epoch + 1) * stage.steps_per_epoch
+            while self.step < end:
+                log.add(self.train_one(epoch, batches))
+                progress.update()
+                if self.step < end and self.job.save_steps and self.step % self.job.save_steps == 0:
+                    self.save(epoch)
+            self.save(epoch, validate=self.job.do_val)
+        return self.checkpoint_path(stage.end_epoch - 1)    # by name: another process may still be writing it
 
     def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:
         """One step: a batch, or as many as are accumulated, and an update."""
         parts = self.parts
-        rate = learning_rate_at(self.step, self.total_steps, self.recipe)
+        rate = learning_rate_at(self.step - self.stage.first_step, self.stage.steps, self.recipe)
         rate_tensor = Tensor(rate, ms.float32)
         columns = next(batches)
         if parts == 1:
             arguments = [rate_tensor, Tensor(self.step, ms.int32), *columns]
         else:
             arguments = [Tensor(self.step * parts, ms.int32), *columns]
-        self.compiled.prepare(columns[0].shape[1], *arguments)
+        length = columns[1].shape[1]                 # of the mask or, where there is an encoder to run, the word pieces
+        self.compiled.prepare(length, *arguments)
         begin = time.perf_counter()
         if parts == 1:
             loss, norm, overflow, scale = self.train_step(*arguments)
@@ -153,7 +158,7 @@ class Trainer:
             norm, overflow, scale = self.apply_step(rate_tensor)
         record = StepRecord(step=self.step + 1, epoch=epoch + 1, loss=float(loss), learning_rate=rate,
                             gradient_norm=float(norm.asnumpy()), loss_scale=float(scale.asnumpy()),
-                            overflow=bool(overflow.asnumpy()), length=columns[0].shape[1],
+                            overflow=bool(overflow.asnumpy()), length=length,
                             seconds=round(time.perf_counter() - begin, 4))
         check_progress(record)
         if not record.overflow and self.average is not None:
@@ -163,7 +168,7 @@ class Trainer:
 
     def checkpoint_path(self, epoch: int) -> Path:
         """Where the checkpoint of this step belongs."""
-        name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.steps_per_epoch}.ckpt"
+        name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.stage.steps_per_epoch}.ckpt"
         return self.job.save_finetune_checkpoint_path / name
 
     def save(self, epoch: int, validate: bool = False) -> None:
@@ -175,7 +180,7 @@ class Trainer:
         self.write(path)
         if validate:
             self.validate(path, folder / f"KTNET_{self.task.name}-best.ckpt")
-        self.state.save(self.step)                   # after the checkpoint: what is not in the state is made again
+        self.state.save(self.step)                   # after the checkpoint: unsaved steps are done again
         for oldest in checkpoints_in(folder, self.task.name)[:-self.job.keep_checkpoint_max]:
             remove_checkpoint(oldest)
 
@@ -224,26 +229,44 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
     Raises:
         InputError: a file or flag does not fit; nothing has been written then.
     """
-    run, job, recipe = settings.run, settings.job, settings.recipe
-    ms.set_seed(recipe.random_seed)
+    run, job, task = settings.run, settings.job, settings.task.name
+    folder = job.save_finetune_checkpoint_path
+    stages = plan_stages(settings, devices.count)
+    ms.set_seed(settings.recipe.random_seed)
     network, config = build_for_training(settings, manifest)
-    trainer = Trainer(settings, network, config, devices)
+    stages = with_encoded_features(stages, settings, config)
     if settings.device.is_cpu:
-        estimate = estimate_training_memory(config, run.batch_size, trainer.buckets, recipe.use_ema,
-                                            recipe.accumulation_steps > 1, recipe.freeze,
-                                            FUSED_LAYERS if cpu_kernels.available() else PLAIN_LAYERS)
-        check_memory(estimate, available_memory(), job.force_memory)
-    job.save_finetune_checkpoint_path.mkdir(parents=True, exist_ok=True)
+        check_memory(estimate_stages(stages, settings, config), available_memory(), job.force_memory)
+    folder.mkdir(parents=True, exist_ok=True)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     options = settings.plain()
-    features_md5 = file_digest(ConvertedFiles(job.train_mindrecord_file).mindrecord)
-    task = settings.task.name
-    with training_lock(job.save_finetune_checkpoint_path, task) if devices.is_first else nullcontext():
-        trainer.start(fixed_settings(options, features_md5, devices.count, config.bert))
+    fixed = fixed_settings({**options, "encoder_output_kept": any(stage.keeps_encoded for stage in stages)},
+                           file_digest(ConvertedFiles(job.train_mindrecord_file).mindrecord), devices.count,
+                           config.bert)
+    with training_lock(folder, task) if devices.is_first else nullcontext():
+        done = TrainingState(folder, task).steps_done() if job.resume else 0
+        first = next((number for number, stage in enumerate(stages) if done <= stage.end), len(stages) - 1)
+        best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
+        trainer = Trainer(settings, stages[first], network, config, devices, best_f1)
+        trainer.start(fixed)
         LOGGER.info("options: %s", json.dumps(options))
+        files = LogFiles(run.checkpoints, task)
         if devices.is_first:
-            write_json(LogFiles(run.checkpoints, task).options, options)
-        return trainer.run()
+            write_json(files.options, options)
+        log = TrainingLog(files.metrics, trainer.step, stages[0].steps_per_epoch,
+                          settings.device.device_target == "Ascend", devices.is_first)
+        with tqdm(total=stages[-1].end, initial=trainer.step, desc="training", unit="step", disable=None) as progress:
+            if trainer.step:
+                LOGGER.info("resuming after %d of %d steps", trainer.step, stages[-1].end)
+            checkpoint = trainer.run(log, progress)
+            for stage in stages[first + 1:]:
+                digest = trainer.state.digest
+                trainer = Trainer(settings, stage, network, config, devices, best_f1)
+                trainer.state.digest = digest
+                checkpoint = trainer.run(log, progress)
+        if devices.is_first:
+            plot_training(files.metrics, files.plot, f"KT-NET on {settings.task.folder}")
+        return checkpoint
 
 
 def evaluate_checkpoint(settings: EvaluationSettings, output: Path) -> dict[str, float]:

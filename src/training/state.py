@@ -42,12 +42,17 @@ class TrainingState:
         parameters: all that makes the state; their names are unique.
     """
 
-    def __init__(self, folder: Path, task: str, parameters: Iterable[Parameter]) -> None:
+    def __init__(self, folder: Path, task: str, parameters: Iterable[Parameter] = ()) -> None:
         self.task = task
         self.path = folder / f"training_state_{task}.ckpt"
         self.settings_path = folder / f"training_state_{task}.json"
         self.parameters = {parameter.name: parameter for parameter in parameters}
         self.digest = np.zeros(0, np.int32)     # of the settings, once the training has begun
+
+    def steps_done(self) -> int:
+        """Steps of the last state; 0 when there is none."""
+        stored = read_checkpoint(self.path) if self.path.exists() else {}
+        return int(stored[STEP].asnumpy()) if STEP in stored else 0
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Start a new training.

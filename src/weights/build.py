@@ -133,9 +133,6 @@ def build_for_training(settings: TrainingSettings, manifest: Mapping[str, Any]) 
                     compute_type=compute_type(settings.device), seed=settings.recipe.random_seed)
     report = load_weights(network, start, prefix="bert." if job.init_checkpoint is None else "")
     LOGGER.info("%s: %s", start.path, report)
-    if settings.recipe.freeze:
-        for parameter in network.bert.get_parameters():
-            parameter.requires_grad = False
     return network, config
 
 

@@ -1,0 +1,130 @@
+"""Two stages in one training: what each does, and that a kill anywhere loses nothing."""
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ms = pytest.importorskip("mindspore")
+from mindspore import Tensor  # noqa: E402
+
+from src.config import RECORD, SQUAD, KTNetConfig, MemoryConfig, feature_columns  # noqa: E402
+from src.dataset import create_train_dataset, feature_lengths, plan_device_rows  # noqa: E402
+from src.KTNET import KTNET, HeadWithLoss, KTNETWithLoss  # noqa: E402
+from src.settings import TrainingSettings  # noqa: E402
+from src.training.hidden import EncodedFeatures, encoded_bytes  # noqa: E402
+from src.training.log import read_metrics  # noqa: E402
+from src.weights.checkpoint import read_checkpoint  # noqa: E402
+from tests import small_training  # noqa: E402
+from utils.util import InputError  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+TWO = {"stages": "two", "first_epoch": 2, "first_learning_rate": 0.01, "epoch": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return small_training.make_training_data(tmp_path_factory.mktemp("data"))
+
+
+def command(data, output, **values):
+    return [sys.executable, str(ROOT / "run_KTNET_squad.py"), *small_training.flags(data, output, **TWO, **values)]
+
+
+def weights(path):
+    return {name: value.asnumpy() for name, value in read_checkpoint(path).items()}
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The checkpoint folder of a training that nobody interrupts."""
+    output = tmp_path_factory.mktemp("whole")
+    assert small_training.run_and_kill(command(data, output), None, 0.0) == 0
+    return output / "finetune_checkpoint"
+
+
+# --------------------------------------------------------------------------------------------------------- recipes
+def stages_of(task, *flags):
+    return TrainingSettings.parse(["--stages", "two", *flags], task).recipe.in_stages()
+
+
+@pytest.mark.parametrize("task, epochs, rate, second_epochs", [(SQUAD, 1, 3e-5, 3), (RECORD, 10, 3e-4, 4)])
+def test_the_recipe_of_the_authors(task, epochs, rate, second_epochs):
+    first, second = stages_of(task, "--recipe", "authors")
+    assert (first.freeze, first.epoch, first.learning_rate) == (True, epochs, rate)
+    assert (first.lr_schedule, first.warmup_proportion, first.use_ema) == ("constant", 0.0, False)
+    assert first.encoder_dropout
+    assert (second.freeze, second.epoch, second.learning_rate) == (False, second_epochs, 3e-5)
+    assert (second.lr_schedule, second.warmup_proportion, second.use_ema, second.ema_decay) == ("linear", 0.1, True,
+                                                                                                0.9999)
+
+
+def test_own_lengths_and_rates_go_before_the_recipe():
+    first, second = stages_of(SQUAD, "--recipe", "authors", "--first_epoch", "7", "--first_learning_rate", "0.5",
+                              "--epoch", "2", "--learning_rate", "0.25", "--encoder_dropout", "False",
+                              "--head_learning_rate", "0.75")
+    assert (first.epoch, first.learning_rate, first.encoder_dropout, first.head_factor) == (7, 0.5, False, 1.0)
+    assert (second.epoch, second.learning_rate, second.head_factor) == (2, 0.25, 3.0)
+
+
+def test_one_stage_stays_as_it_was():
+    recipe, = TrainingSettings.parse([], SQUAD).recipe.in_stages()
+    assert (recipe.freeze, recipe.epoch, recipe.learning_rate) == (False, 3, 4e-5)
+    with pytest.raises(InputError, match="--freeze True: .*--stages two"):
+        stages_of(SQUAD, "--freeze", "True")
+
+
+# ------------------------------------------------------------------------------------------- what is kept in stage one
+def test_the_kept_output_is_that_of_the_encoder(data):
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    path = data.mindrecord(SQUAD, "train")
+    memories = tuple(MemoryConfig(name, 16, 16, most) for name, most in (("wn", 49), ("nell", 27)))
+    network = KTNET(KTNetConfig(small_training.ENCODER, memories, 48), is_training=True)
+    network.set_train(False)
+    buckets = (32, 48)
+    kept = EncodedFeatures(network, path, memories, 4, buckets)
+    assert kept.bytes <= encoded_bytes(feature_lengths(path), buckets, 32) * 1.5
+    names = [column.name for column in feature_columns(memories, "train", 48)]
+    plan = {"batch_size": 4, "buckets": buckets, "epoch": 3}
+    step = Tensor(0, ms.int32)
+    for rows, batch in list(zip(plan_device_rows(path, **plan), create_train_dataset(
+            path, knowledge_bases=memories, **plan).create_dict_iterator(num_epochs=1), strict=True))[:3]:
+        columns = [batch[name] for name in names]
+        expected = KTNETWithLoss(network, frozen=True)(step, *columns).asnumpy()
+        hidden = kept.batch(rows, columns[0].shape[1])
+        found = HeadWithLoss(network)(step, hidden, columns[0], *columns[4:]).asnumpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- one run of two stages
+def test_what_each_stage_trains(data, whole):
+    start = weights(data.bert() / "roberta.ckpt")
+    first, second = (weights(whole / f"KTNET_squad-{epoch}_6.ckpt") for epoch in (2, 3))
+    assert all((first[name] == value).all() for name, value in start.items())
+    assert not any(name.startswith("ema.") for name in first)
+    assert all((second[name] != value).any() for name, value in start.items())
+    assert any(name.startswith("ema.") for name in second)
+    records = read_metrics(whole.parent / "metrics_squad.jsonl")
+    assert [(record["step"], record["epoch"]) for record in records] == [(step, 1 + (step - 1) // 6)
+                                                                         for step in range(1, 19)]
+    rates = [record["learning_rate"] for record in records]
+    assert rates[0] == 0.01 and rates[11] < 0.001 and rates[12] == 0.003
+    assert json.loads((whole / "KTNET_squad-3_6.json").read_text())["options"]["stages"] == "two"
+
+
+def test_killed_in_each_stage_and_between_them(data, whole, tmp_path):
+    resumed = command(data, tmp_path, resume=True, save_steps=2)
+    for moment in ("epoch: 1 step: 5,", "KTNET_squad-2_6.ckpt", "epoch: 3 step: 4,"):
+        assert small_training.run_and_kill(resumed, None, 0.0, moment) == -signal.SIGKILL
+    assert small_training.run_and_kill(resumed, None, 0.0) == 0
+    folder = tmp_path / "finetune_checkpoint"
+    for name in ("KTNET_squad-3_6.ckpt", "training_state_squad.ckpt"):
+        one, two = weights(whole / name), weights(folder / name)
+        one.pop("settings_digest", None), two.pop("settings_digest", None)       # of the flags, which differ
+        assert one.keys() == two.keys() and all(value.tobytes() == two[key].tobytes() for key, value in one.items())
+    steps = [record["step"] for record in read_metrics(tmp_path / "metrics_squad.jsonl")]
+    assert steps == list(range(1, 19))
