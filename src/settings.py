@@ -356,7 +356,7 @@ class TrainingSettings(NetworkRunSettings):
     description: ClassVar[str] = "Train KT-NET on {task.folder}."
     examples: ClassVar[tuple[str, ...]] = (
         "--data_url ./data --device_target CPU",
-        "--data_url ./data --config config/{task.name}_authors_frozen.yaml --resume True")
+        "--data_url ./data --config config/{task.name}_authors.yaml --resume True")
 
     task: TaskConfig
     network: NetworkSettings = group()
