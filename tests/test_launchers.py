@@ -424,13 +424,14 @@ def test_stopping_the_launcher_stops_all(launchers: Launchers) -> None:
 
 
 def test_train_twice_and_evaluate(launchers: Launchers, data: Path) -> None:
-    flags = ["--", "--epoch", "1", "--batch_size", "8", "--buckets", "1", "--learning_rate", "0.003"]
+    flags = ["--", "--first_epoch", "1", "--epoch", "1", "--batch_size", "8", "--buckets", "1", "--learning_rate",
+             "0.003"]                                           # two stages of 3 steps
     for _ in range(2):
         result = launchers.call("run_squad_twomemory_gpu.sh", str(data), *flags, PYTHON=sys.executable)
         assert result.returncode == 0, result.stdout + result.stderr
     output = launchers.root / "output"
-    checkpoint = output / "finetune_checkpoint" / "KTNET_squad-1_3.ckpt"
-    assert "epoch: 1 step: 3, loss is" in (launchers.root / "train_squad" / "train_squad.log").read_text()
+    checkpoint = output / "finetune_checkpoint" / "KTNET_squad-2_3.ckpt"
+    assert "epoch: 2 step: 3, loss is" in (launchers.root / "train_squad" / "train_squad.log").read_text()
     assert checkpoint.is_file() and (output / "finetune_checkpoint.1" / checkpoint.name).is_file()
     assert (output.with_name("output.1") / "metrics_squad.jsonl").is_file()
     assert (launchers.root / "train_squad" / "train_squad.1.log").is_file()
