@@ -62,7 +62,7 @@ Environment variables, with their defaults in brackets:
   PYTHON            interpreter [.venv/bin/python of the repository, else python3]
 EOF
     [[ $SELF == *_eval* ]] || cat <<'EOF'
-  STAGE             freeze, then full: the two stages of the paper's authors [one stage]
+  STAGE             freeze or full: one of the two stages alone [both, in one run]
 EOF
     [[ $SELF != *distribute* ]] || cat <<'EOF'
   LAUNCHER          msrun, mpirun or ranktable [ranktable with a rank table on Ascend, else msrun]
