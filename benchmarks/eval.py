@@ -91,7 +91,7 @@ class KTNetEvaluator:
     """What run_KTNET_squad_eval.py does, again and again."""
 
     def __init__(self, settings: BenchmarkSettings, output: Path) -> None:
-        from src.prepare import prepare_features
+        from src.data_convert import prepare_features
         from src.weights.build import build_for_evaluation
         from utils.device import set_up_device
 

@@ -72,8 +72,8 @@ class BenchmarkSettings(TrainingSettings):
 def collect_batches(settings: BenchmarkSettings) -> tuple[Counter[int], dict[int, list[Columns]]]:
     """How many batches of each length an epoch has, and the first few real ones of each length."""
     from src.batch_plan import bucket_of, choose_buckets, plan_training_epoch
+    from src.data_convert import prepare_features
     from src.dataset import create_train_dataset, feature_lengths
-    from src.prepare import prepare_features
 
     settings, _ = prepare_features(settings, "train")
     run, seed, max_seq_len = settings.run, settings.recipe.random_seed, settings.features.max_seq_len
@@ -100,7 +100,7 @@ class KTNetTrainer:
     """The real trainer, fed with given batches."""
 
     def __init__(self, settings: BenchmarkSettings) -> None:
-        from src.prepare import prepare_features
+        from src.data_convert import prepare_features
         from src.training.loop import Trainer
         from src.weights.build import build_for_training
         from utils.device import set_up_device

@@ -129,7 +129,7 @@ def earlier_training(settings: TrainingSettings) -> list[Path]:
 
 def make_features(settings: TrainingSettings) -> None:
     """Convert what a training will read, where it is missing."""
-    from src.prepare import prepare_features
+    from src.data_convert import prepare_features
 
     set_up_logging()
     prepare_features(settings, "train")

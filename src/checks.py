@@ -25,7 +25,7 @@ def check_features(settings: TrainingSettings | EvaluationSettings, split: str) 
     Raises:
         InputError: neither.
     """
-    from src.prepare import planned_conversion
+    from src.data_convert import planned_conversion
     from src.reader.storage import ConvertedFiles, open_converted
 
     conversion = planned_conversion(settings, split)

@@ -20,8 +20,9 @@ import pytest
 
 import src.feature_stream as feature_stream
 from src.config import KNOWLEDGE_BASES, NELL, RECORD, SPLITS, SQUAD, TASKS, WORDNET, DataFolder, WindowConfig
-from src.data_convert import bring_up_to_date, convert, convert_all, temporary_folder
+from src.data_convert import bring_up_to_date, convert, convert_all
 from src.dataset import feature_lengths
+from src.feature_files import temporary_folder
 from src.knowledge.formats import read_records, write_records
 from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.examples import read_side_table
@@ -428,7 +429,7 @@ def test_a_lock_on_a_folder_that_was_removed_counts_for_nothing(data: DataFolder
             removed.append(folder)
         lock(handle, how)
 
-    monkeypatch.setattr("src.data_convert.fcntl.flock", late)
+    monkeypatch.setattr("src.feature_files.fcntl.flock", late)
     with temporary_folder(conversion.target):
         assert removed and folder.is_dir()
         with pytest.raises(InputError, match="another process is converting"), temporary_folder(conversion.target):
@@ -466,7 +467,7 @@ def test_a_conversion_killed_while_it_publishes_leaves_no_stranger(data: DataFol
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.data_convert.write_json", killed)
+        patch.setattr("src.feature_files.write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             convert(conversion)
     assert conversion.target.exists() and not ConvertedFiles(conversion.target).manifest.exists()

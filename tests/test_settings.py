@@ -13,7 +13,7 @@ import pytest
 
 from src import settings as all_settings
 from src.config import RECORD, SQUAD
-from src.prepare import as_converted
+from src.data_convert import as_converted
 from src.settings import (
     AS_CONVERTED,
     EvaluationSettings,

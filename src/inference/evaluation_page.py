@@ -6,13 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 from src.config import WORDNET, KnowledgeBase
+from src.data_convert import as_converted
 from src.inference.compare import alternative, memories_off
 from src.inference.evaluate import decoding_options
 from src.inference.predict import filled_settings, make_tokenizer, open_network, with_dataset
 from src.inference.windows import gather_logits
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.wordnet_db import WordNet, find_wordnet
-from src.prepare import as_converted
 from src.reader.decoding import PREDICTIONS
 from src.reader.examples import EvaluationExample, read_side_table
 from src.reader.metrics import read_predictions

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from src.checks import check_evaluation, check_training
 from src.config import KTNetConfig, feature_columns
+from src.data_convert import prepare_features
 from src.dataset import create_train_dataset, plan_device_rows
 from src.inference.evaluate import evaluate
 from src.KTNET import KTNET, HeadWithLoss, KTNETWithLoss
-from src.prepare import prepare_features
 from src.reader.storage import ConvertedFiles
 from src.settings import EvaluationSettings, TrainingSettings
 from src.training.hidden import EncodedFeatures
@@ -222,7 +222,7 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
     """Train as the settings say; returns the last checkpoint.
 
     Args:
-        settings: as :func:`src.prepare.prepare_features` gives them for the training features.
+        settings: as :func:`src.data_convert.prepare_features` gives them for the training features.
         manifest: of those features.
         devices: this process's place.
 
