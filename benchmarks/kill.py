@@ -1,12 +1,13 @@
 """Kill a training repeatedly and check that it loses nothing; prints one JSON line.
 
-    python -m benchmarks.kill [--kills 50] [--seed 1]
+    python -m benchmarks.kill [--kills 50] [--seed 1] [--stages two --kills 20]
 
 A tiny network is trained once without interruption. The same training is then killed with SIGKILL at random moments
 (half of the kills at any time from its start into its first steps, the others shortly after a random number of steps
-and saved checkpoints) and resumed by --resume True, until it has been killed often enough and may run to its end. After
-every kill all checkpoints must be readable; at the end every weight, moment and average must be bit-identical to the
-uninterrupted run's, and metrics.jsonl must hold every step once.
+and saved checkpoints) and resumed by --resume True, until it has been killed often enough and may run to its end. Of
+two stages the first has a quarter of the epochs; a third of the kills come in it, one between the stages, the rest in
+the second. After every kill all checkpoints must be readable; at the end every weight, moment and average must be
+bit-identical to the uninterrupted run's, and metrics.jsonl must hold every step once.
 """
 from __future__ import annotations
 
@@ -40,19 +41,27 @@ def main(argv: Sequence[str] | None = None) -> None:
                            formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=positive_int, default=50, help="how often to kill [50]")
     parser.add_argument("--epoch", type=positive_int, default=40, help="passes over the data, 6 steps each [40]")
+    parser.add_argument("--stages", choices=("one", "two"), default="one", help="of the training [one]")
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of the moments [1]")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         data = small_training.make_training_data(Path(name) / "data")
         whole, broken = Path(name) / "whole", Path(name) / "broken"
-        if small_training.run_and_kill(command(data, whole, args.epoch), None, 0.0):
+        if small_training.run_and_kill(command(data, whole, args), None, 0.0):
             raise InputError("benchmark: the uninterrupted training failed")
         moments = kill_often(data, broken, args)
         print(json.dumps(report(whole, broken, args, moments)))
 
 
-def command(data: DataFolder, output: Path, epoch: int) -> list[str]:
-    flags = small_training.flags(data, output, epoch=epoch, save_steps=1, resume=True)
+def first_epochs(args: argparse.Namespace) -> int:
+    """Epochs of the first of two stages."""
+    return max(1, args.epoch // 4) if args.stages == "two" else 0
+
+
+def command(data: DataFolder, output: Path, args: argparse.Namespace) -> list[str]:
+    first = {"stages": "two", "first_epoch": first_epochs(args)} if args.stages == "two" else {}
+    flags = small_training.flags(data, output, **first, epoch=args.epoch - first_epochs(args), save_steps=1,
+                                 resume=True)
     return [sys.executable, str(small_training.ROOT / "run_KTNET_squad.py"), *flags]
 
 
@@ -64,8 +73,11 @@ def kill_often(data: DataFolder, output: Path, args: argparse.Namespace) -> list
     for number in tqdm(range(args.kills), desc="kills", disable=None):
         lines = 0 if number % 2 else generator.randint(1, LINES_MOST) if number else 1
         pause = generator.random() * (seconds + INTO_THE_STEPS if lines == 0 else PAUSE_MOST)
+        until = None
+        if args.stages == "two" and number == args.kills // 3:
+            lines, until = None, f"saved {output}/finetune_checkpoint/KTNET_squad-{first_epochs(args)}_6.ckpt"
         start = time.perf_counter()
-        code = small_training.run_and_kill(command(data, output, args.epoch), lines, pause)
+        code = small_training.run_and_kill(command(data, output, args), lines, pause, until)
         if number == 0:
             seconds = time.perf_counter() - start - pause
         if code != -signal.SIGKILL:
@@ -74,7 +86,7 @@ def kill_often(data: DataFolder, output: Path, args: argparse.Namespace) -> list
         for path in (output / "finetune_checkpoint").glob("*.ckpt"):
             read_checkpoint(path)
         moments.append(len(read_metrics(output / "metrics_squad.jsonl")))
-    if small_training.run_and_kill(command(data, output, args.epoch), None, 0.0):
+    if small_training.run_and_kill(command(data, output, args), None, 0.0):
         raise InputError("benchmark: the resumed training failed")
     return moments
 
