@@ -5,7 +5,6 @@ The compact columns and the side files are described in ``src/reader/storage.py`
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from functools import partial
@@ -25,7 +24,7 @@ from src.reader.storage import (
     stored_columns,
     stored_schema,
 )
-from utils.util import LOGGER, InputError, file_digest, usual_mode, write_json
+from utils.util import LOGGER, InputError, file_digest, lock_folder, usual_mode, write_json
 
 PUBLISHING = "publishing"    # in the temporary folder: from here on files without a manifest are this program's own
 BLOCK_BYTES = 1 << 20        # header and smallest page of a MindRecord file: room for millions of features
@@ -90,7 +89,7 @@ def temporary_folder(target: Path) -> Iterator[tuple[Path, bool]]:
     """
     folder = target.parent / f".{target.name}.part"
     try:
-        lock = _lock_folder(folder, target)
+        lock = lock_folder(folder, f"{target}: another process is converting it; wait until it has ended")
     except OSError as error:
         raise InputError(f"{target}: its folder cannot be written ({error.strerror or error}); fix the permissions "
                          "or choose another folder") from None
@@ -107,28 +106,6 @@ def temporary_folder(target: Path) -> Iterator[tuple[Path, bool]]:
         raise
     finally:
         os.close(lock)
-
-
-def _lock_folder(folder: Path, target: Path) -> int:
-    """Make a folder if needed and lock it; returns the lock, an open file descriptor.
-
-    A folder that another process has removed meanwhile is not the one at that path any more: then once again.
-    """
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = -1
-        try:
-            lock = os.open(folder, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), os.stat(folder)):
-                return lock
-        except BlockingIOError:
-            os.close(lock)
-            raise InputError(f"{target}: another process is converting it; wait until it has ended") from None
-        except FileNotFoundError:
-            pass
-        if lock >= 0:
-            os.close(lock)
 
 
 def set_aside_foreign(files: ConvertedFiles) -> None:

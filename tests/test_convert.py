@@ -429,7 +429,7 @@ def test_a_lock_on_a_folder_that_was_removed_counts_for_nothing(data: DataFolder
             removed.append(folder)
         lock(handle, how)
 
-    monkeypatch.setattr("src.feature_files.fcntl.flock", late)
+    monkeypatch.setattr("utils.util.fcntl.flock", late)
     with temporary_folder(conversion.target):
         assert removed and folder.is_dir()
         with pytest.raises(InputError, match="another process is converting"), temporary_folder(conversion.target):

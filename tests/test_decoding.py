@@ -389,7 +389,8 @@ def test_logits_and_side_table_that_do_not_fit(examples, logits, message):
 
 
 @pytest.mark.parametrize(("option", "value"), [("n_best_size", 0), ("max_answer_length", -1),
-                                               ("null_score_diff_threshold", math.nan)])
+                                               ("null_score_diff_threshold", math.nan),
+                                               ("null_score_diff_threshold", math.inf)])
 def test_bad_options(option, value):
     with pytest.raises(InputError, match=f"--{option}"):
         DecodingOptions(**{option: value})

@@ -66,6 +66,8 @@ def test_json_that_is_read(tmp_path):
     values = {"text": "\U0001f600 \u00e9", "numbers": [-2 ** 63, 2 ** 64 - 1, 0.5, 1e300]}
     write_json(path, values)
     assert read_json(path) == values
+    with pytest.raises(InputError, match="not finite"):
+        write_json(path, {"threshold": float("inf")})
     path.write_text('["\\ud83d\\ude00"]')      # a whole pair
     assert read_json(path) == ["\U0001f600"]
 

@@ -1,5 +1,6 @@
 """MindRecord to raw files and the harness's results to answers, there and back, and everything that can go wrong."""
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from src.reader.storage import (
     stored_columns,
     stored_schema,
 )
-from utils.util import InputError
+from utils.util import InputError, lock_folder
 
 LENGTH = 16
 FEATURES = 4      # the third question has two windows
@@ -186,6 +187,21 @@ def test_inputs_of_another_run_are_replaced(converted, inputs, tmp_path):
     run_preprocess(other, tmp_path / "fresh", "--use_nell", "False", dataset="record")
     assert contents(inputs) == contents(tmp_path / "fresh")
     assert not (inputs / "06_data").exists()
+
+
+def test_two_runs_at_once_are_refused(converted, tmp_path):
+    """The second gets one line; neither leaves files that no manifest names."""
+    other, _ = write_converted(tmp_path / "record", dataset="record", seed=2)
+    lock = lock_folder(tmp_path / "inputs", "held")
+    try:
+        with pytest.raises(InputError, match="--preprocess_path .*inputs: another process is writing there"):
+            run_preprocess(converted[0], tmp_path / "inputs")
+    finally:
+        os.close(lock)
+    assert not list((tmp_path / "inputs").iterdir())
+    run_preprocess(converted[0], tmp_path / "inputs")
+    run_preprocess(other, tmp_path / "inputs", dataset="record")
+    run_preprocess(converted[0], tmp_path / "inputs")
 
 
 def test_files_of_somebody_else_are_left_alone(converted, tmp_path):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -240,8 +241,44 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, values: Any) -> None:
-    """Write a JSON file atomically."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        InputError: a number is not finite, which :func:`read_json` would refuse.
+    """
+    try:
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise InputError(f"{path}: would hold a number that is not finite; give finite numbers") from None
+    write_text(path, text + "\n")
+
+
+def lock_folder(folder: Path, refusal: str) -> int:
+    """Make a folder if needed and lock it.
+
+    A folder that another process removed meanwhile is not the one at that path any more: then the new one is locked.
+
+    Returns:
+        The lock: an open file descriptor, to be closed at the end.
+
+    Raises:
+        InputError: another process holds the lock; the message is ``refusal``.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = -1
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(folder)):
+                return lock
+        except BlockingIOError:
+            os.close(lock)
+            raise InputError(refusal) from None
+        except FileNotFoundError:
+            pass
+        if lock >= 0:
+            os.close(lock)
 
 
 def file_digest(path: Path | str, algorithm: str = "md5") -> str:

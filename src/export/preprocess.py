@@ -23,7 +23,7 @@ from src.export.bin_files import (
 )
 from src.reader.examples import read_side_table
 from src.reader.storage import check_features, open_converted
-from utils.util import LOGGER, InputError, file_digest
+from utils.util import LOGGER, InputError, file_digest, lock_folder
 
 UNIQUE_ID = DEV_LABELS[0].name
 ENDINGS = (".bin", ".bin.part")    # complete, and being written
@@ -56,13 +56,18 @@ def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused:
     unique_ids = tuple(window.unique_id for example in read_side_table(mindrecord) for window in example.windows)
     manifest = BinManifest(dataset, file_digest(mindrecord), feature_columns(bases, "dev", settings["max_seq_len"]),
                            unique_ids)
-    if is_finished(folder, manifest):
-        LOGGER.info("%s: the %d features are there already", folder, manifest.count)
-        return manifest
-    clear_folder(folder, manifest)
-    rows = create_dev_dataset(mindrecord, do_shuffle=False, batch_size=1, max_seq_len=manifest.max_seq_len,
-                              knowledge_bases=bases)
-    write_inputs(folder, manifest, rows.create_dict_iterator(num_epochs=1, output_numpy=True))
+    lock = lock_folder(folder, f"--preprocess_path {folder}: another process is writing there; wait until it has "
+                               "ended, or give another folder")
+    try:
+        if is_finished(folder, manifest):
+            LOGGER.info("%s: the %d features are there already", folder, manifest.count)
+            return manifest
+        clear_folder(folder, manifest)
+        rows = create_dev_dataset(mindrecord, do_shuffle=False, batch_size=1, max_seq_len=manifest.max_seq_len,
+                                  knowledge_bases=bases)
+        write_inputs(folder, manifest, rows.create_dict_iterator(num_epochs=1, output_numpy=True))
+    finally:
+        os.close(lock)
     LOGGER.info("%s: %d features, %d inputs each", folder, manifest.count, len(manifest.columns))
     return manifest
 

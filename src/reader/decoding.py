@@ -51,8 +51,8 @@ class DecodingOptions:
         for name in ("n_best_size", "max_answer_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        if math.isnan(self.null_score_diff_threshold):
-            raise InputError("--null_score_diff_threshold is not a number; 0.0 is usual")
+        if not math.isfinite(self.null_score_diff_threshold):
+            raise InputError("--null_score_diff_threshold is not a finite number; 0.0 is usual")
 
     @classmethod
     def for_features(cls, settings: Mapping[str, Any], **choices: Any) -> DecodingOptions:
