@@ -65,8 +65,8 @@ def compute_all(args: argparse.Namespace, mindrecord: Path) -> tuple[dict[str, L
                    check=True, stdout=sys.stderr)
     saved = args.output / "mindspore.npz"
     vocabulary = ["--vocab_path", args.vocab_path] if args.vocab_path else []
-    run_script(f"run_KTNET_{args.dataset}_eval.py", "--device_target", "CPU", "--data_url", args.data_url,
-               "--load_checkpoint_path", args.load_checkpoint_path, "--save_logits", saved,
+    run_script(f"run_KTNET_{args.dataset}_eval.py", "--device_target", "CPU", "--compute_type", "float32",
+               "--data_url", args.data_url, "--load_checkpoint_path", args.load_checkpoint_path, "--save_logits", saved,
                "--checkpoints", args.output / "evaluation", *vocabulary)
     return {"harness": ResultFiles(args.output / "results", manifest),
             "onnxruntime": run_onnx(onnx_file, inputs, manifest), "mindspore": Logits.load(saved)}, manifest

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.bert_peer import INPUTS, BertPeer, Columns
 from benchmarks.turns import Peer
 from src.config import DEV_LABELS, SQUAD, BertConfig, input_columns
-from src.settings import DeviceSettings, EvaluationSettings
+from src.settings import EvaluationSettings, NetworkDeviceSettings
 from src.weights.checkpoint import load_config
 from utils.args import PositiveInt, flag, group
 from utils.util import InputError, run_main
@@ -73,7 +73,7 @@ class BenchmarkSettings(EvaluationSettings):
     prog: ClassVar[str] = "python -m benchmarks.eval"
     description: ClassVar[str] = "Measure evaluation end to end against plain BERT's, in turns in one run."
 
-    device: DeviceSettings = group(device_target="CPU")
+    device: NetworkDeviceSettings = group(device_target="CPU")
     turns: Turns = group()
 
 
@@ -95,7 +95,7 @@ class KTNetEvaluator:
         from src.weights.build import build_for_evaluation
         from utils.device import set_up_device
 
-        set_up_device(settings.device.device_target, settings.device.device_id)
+        settings = settings.on_device(set_up_device(settings.device.device_target, settings.device.device_id).target)
         self.output = output / "ktnet"
         self.settings, self.manifest = prepare_features(settings, "dev")
         self.network, self.config = build_for_evaluation(self.settings, self.manifest)

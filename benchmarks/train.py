@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 from benchmarks.bert_peer import BertPeer, Columns
 from benchmarks.turns import Peer
 from src.config import SQUAD, BertConfig, feature_columns
-from src.settings import DeviceSettings, TrainingSettings
+from src.settings import NetworkDeviceSettings, TrainingSettings
 from utils.args import PositiveInt, flag, group
 from utils.util import run_main
 
@@ -65,7 +65,7 @@ class BenchmarkSettings(TrainingSettings):
     prog: ClassVar[str] = "python -m benchmarks.train"
     description: ClassVar[str] = "Measure a training step against plain BERT's, in turns in one run."
 
-    device: DeviceSettings = group(device_target="CPU")
+    device: NetworkDeviceSettings = group(device_target="CPU")
     turns: Turns = group()
 
 
@@ -106,6 +106,7 @@ class KTNetTrainer:
         from utils.device import set_up_device
 
         devices = set_up_device(settings.device.device_target, settings.device.device_id)
+        settings = settings.on_device(devices.target)
         settings, manifest = prepare_features(settings, "train")
         network, config = build_for_training(settings, manifest)
         self.trainer = Trainer(settings, network, config, devices)

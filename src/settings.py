@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from src.config import (
     CORENLP_URL,
@@ -39,8 +39,10 @@ from utils.args import (
     flag,
     group,
 )
+from utils.device import choose_compute_type
 from utils.util import InputError
 
+N = TypeVar("N", bound="NetworkRunSettings")
 AS_CONVERTED = dict.fromkeys(("do_lower_case", "max_seq_len", "doc_stride", "max_query_length",
                               "version_2_with_negative"), "as the features were converted")
 AS_CHECKPOINT = dict.fromkeys(("use_wordnet", "use_nell"), "as the checkpoint")
@@ -61,9 +63,18 @@ class DeviceSettings:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the network computes in float32, without a loss scale; known once the device has been chosen."""
+        """Whether it is no accelerator; known once the device has been chosen."""
         assert self.device_target != "auto"
         return self.device_target == "CPU"
+
+
+@dataclass(frozen=True)
+class NetworkDeviceSettings(DeviceSettings):
+    """Where the network runs, and in which type it computes."""
+
+    compute_type: Literal["auto", "float32", "bfloat16", "float16"] = flag("auto", (
+        "type of the inputs of matrix products. auto: float16 on Ascend and GPU; bfloat16 on a CPU that multiplies it "
+        "faster, else float32"))
 
 
 @dataclass(frozen=True)
@@ -296,11 +307,18 @@ class ModelArtsSettings:
 class NetworkRunSettings(Settings):
     """What every script has that runs the network on text."""
 
-    device: DeviceSettings = group()
+    device: NetworkDeviceSettings = group()
     data: DataSettings = group()
     features: FeatureSettings = group(AS_CONVERTED)
     network: NetworkSettings = group(AS_CHECKPOINT)
     decoding: DecodingSettings = group()
+
+    def on_device(self: N, target: str) -> N:
+        """The same on the device that was chosen, with a compute type in the place of ``auto``.
+
+        Call this before anything is computed. Raises InputError where the device has no use for the type.
+        """
+        return self.with_flags(device_target=target, compute_type=choose_compute_type(target, self.device.compute_type))
 
     def wanted_bases(self) -> tuple[KnowledgeBase, ...]:
         """The knowledge bases that --kb_config, --use_wordnet and --use_nell leave."""

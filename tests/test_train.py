@@ -24,6 +24,7 @@ from src.training.loop import check_progress  # noqa: E402
 from src.training.state import SETTINGS_DIGEST, settings_digest  # noqa: E402
 from src.weights.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
 from tests import small_training  # noqa: E402
+from utils.device import bfloat16_unit  # noqa: E402
 from utils.util import InputError  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +123,25 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data, trained
     train(data, tmp_path / "other", random_seed=46, epoch=1)
     other = weights(tmp_path / "other", "KTNET_squad-1_6.ckpt")
     assert (other["dense1.weight"] != weights(trained[0], "KTNET_squad-1_6.ckpt")["dense1.weight"]).any()
+
+
+def test_products_in_bfloat16(data, trained, tmp_path):
+    """Repeatable to the bit, near the weights of float32, and no resuming in another type."""
+    if bfloat16_unit() is None:
+        pytest.skip("the processor has neither AMX nor AVX512-BF16: products in bfloat16 are NOT tested")
+    rounded = [tmp_path / "one", tmp_path / "two"]
+    for output in rounded:
+        train(data, output, compute_type="bfloat16")
+    first, second = map(weights, rounded)
+    assert_same(first, second)
+    exact = weights(trained[0])
+    assert all(value.dtype == np.float32 for value in first.values())
+    assert (first["dense1.weight"] != exact["dense1.weight"]).any()
+    np.testing.assert_allclose(first["dense1.weight"], exact["dense1.weight"], atol=0.02)
+    assert json.loads((rounded[0] / "options_squad.json").read_text())["compute_type"] == "bfloat16"
+    result = run("run_KTNET_squad.py", small_training.flags(data, rounded[0], resume=True,
+                                                            compute_type="float32"), code=2)
+    assert "started with compute_type bfloat16, not float32" in result.stderr.splitlines()[-1]
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(data, trained, tmp_path):

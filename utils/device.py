@@ -15,6 +15,12 @@ DEVICE_FILES = {"Ascend": "davinci[0-9]*", "GPU": "nvidia[0-9]*"}      # in the 
 CALL_DEPTH = 10_000      # of a graph that is compiled; MindSpore's own limit is too low for the 24 layers of BERT-large
 
 
+# oneDNN, which multiplies matrices on CPU, reads this variable before its first product and never again.
+PRODUCT_MODE = "ONEDNN_DEFAULT_FPMATH_MODE"
+MODES = {"float32": "STRICT", "bfloat16": "BF16"}
+BFLOAT16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}     # of a processor that multiplies it faster
+
+
 @dataclass(frozen=True)
 class Devices:
     """This process's place among the processes of a run."""
@@ -88,6 +94,44 @@ def choose_target(wanted: str) -> str:
         raise InputError(f"--device_target {wanted}: this host has none (no /dev/{DEVICE_FILES[wanted]}, or "
                          f"{VISIBLE[wanted]} hides it); leave the flag out to take what is there")
     return wanted
+
+
+def bfloat16_unit() -> str | None:
+    """What multiplies bfloat16 in this machine's processor; None where nothing does."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").partition("\n\n")[0].split())
+    except OSError:
+        return None
+    return next((name for flag, name in BFLOAT16_FLAGS.items() if flag in flags), None)
+
+
+def choose_compute_type(target: str, wanted: str) -> str:
+    """The type of the inputs of matrix products, and on CPU the setting that makes oneDNN use it.
+
+    On CPU all tensors are float32; bfloat16 means that oneDNN rounds the inputs of a product to it. ``auto`` follows
+    the environment variable ONEDNN_DEFAULT_FPMATH_MODE where it is set.
+
+    Args:
+        target: Ascend, GPU or CPU.
+        wanted: auto, float32, bfloat16 or float16.
+
+    Raises:
+        InputError: the processor is no faster with this type.
+    """
+    if target != "CPU":
+        return "float16" if wanted == "auto" else wanted
+    unit, chosen = bfloat16_unit(), wanted
+    if wanted == "auto" and PRODUCT_MODE in os.environ:
+        chosen = "bfloat16" if os.environ[PRODUCT_MODE].upper() in ("BF16", "ANY") else "float32"
+    elif wanted == "auto":
+        chosen = "float32" if unit is None else "bfloat16"
+        if unit is not None:
+            LOGGER.info("compute type: bfloat16 for the inputs of matrix products, as this processor has %s; "
+                        "--compute_type float32 is more exact", unit)
+    elif wanted == "float16" or (wanted == "bfloat16" and unit is None):
+        raise InputError(f"--compute_type {wanted}: this processor is no faster with it; give float32 or auto")
+    os.environ[PRODUCT_MODE] = MODES[chosen]
+    return chosen
 
 
 def set_up_device(wanted: str, device_id: int = 0, device_num: int | None = None) -> Devices:

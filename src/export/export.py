@@ -18,7 +18,7 @@ from src.cpu.encoder import FusedEncoderLayer
 from src.export.ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
 from src.settings import ExportSettings
-from src.weights.build import as_older_port, check_lengths, check_meaning, compute_type
+from src.weights.build import as_older_port, check_lengths, check_meaning
 from src.weights.checkpoint import Checkpoint, load_weights, open_checkpoint
 from utils.util import LOGGER, InputError, usual_mode
 
@@ -59,8 +59,8 @@ def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[Feature
     check_meaning(config, {"settings": {"dataset": file.dataset}, "knowledge_bases": []}, checkpoint.path)
     max_seq_len = file.max_seq_len or config.max_seq_len
     check_lengths(config.bert, max_seq_len, checkpoint.path)
-    network = KTNETEval(config, is_training=False, compute_type=compute_type(settings.device),
-                        use_kernels=False)
+    compute_type = ms.float32 if settings.device.is_cpu else ms.float16
+    network = KTNETEval(config, is_training=False, compute_type=compute_type, use_kernels=False)
     report = load_weights(network, checkpoint, use_average=settings.checkpoint.use_ema)
     LOGGER.info("%s: %s", checkpoint.path, report)
     network.set_train(False)

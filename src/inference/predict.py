@@ -204,7 +204,7 @@ def open_network(settings: PredictionSettings, manifest: Mapping[str, Any]) -> t
         manifest: of the features, or the part that describes their ids.
     """
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
-    settings = settings.with_flags(device_target=devices.target)
+    settings = settings.on_device(devices.target)
     network, config = build_for_evaluation(settings, manifest,
                                            KTNETAttention if settings.question.html else KTNET)
     return WindowRunner(network, config.memories, settings.features.max_seq_len,

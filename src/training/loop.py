@@ -64,7 +64,8 @@ class Trainer:
         self.encoded: EncodedFeatures | None = None  # computed when it is needed
         for parameter in network.bert.get_parameters():
             parameter.requires_grad = not recipe.freeze
-        in_step = dataclasses.replace(recipe, loss_scale=0.0) if settings.device.is_cpu else recipe     # float32
+        is_float16 = not settings.device.is_cpu and settings.device.compute_type in ("float16", "auto")
+        in_step = recipe if is_float16 else dataclasses.replace(recipe, loss_scale=0.0)
         with_loss = HeadWithLoss(network) if stage.keeps_encoded else KTNETWithLoss(network, recipe.freeze)
         if self.parts == 1:
             self.train_step = TrainStep(with_loss, in_step, devices.count)
@@ -290,7 +291,7 @@ def run_training(settings: TrainingSettings) -> None:
     if not settings.modelarts.is_modelarts:
         check_training(settings)
     devices = set_up_device(device.device_target, device.device_id, job.device_num if job.is_distribute else None)
-    settings = with_fetched_data(settings.with_flags(device_target=devices.target), devices)
+    settings = with_fetched_data(settings.on_device(devices.target), devices)
     checkpoint = job.load_checkpoint_path or job.init_checkpoint
     if job.do_train:
         if job.load_checkpoint_path is not None:
@@ -313,7 +314,7 @@ def run_evaluation(settings: EvaluationSettings) -> None:
     if not settings.modelarts.is_modelarts:
         check_evaluation(settings)
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
-    settings = with_fetched_data(settings.with_flags(device_target=devices.target), devices)
+    settings = with_fetched_data(settings.on_device(devices.target), devices)
     evaluate_checkpoint(settings, settings.run.checkpoints)
     if settings.modelarts.save_url and settings.modelarts.is_modelarts:
         send_results(settings.run.checkpoints, None, settings.modelarts.save_url, settings.modelarts.log_url)

@@ -12,15 +12,22 @@ import numpy as np
 from src.config import BertConfig, KnowledgeBase, KTNetConfig, MemoryConfig
 from src.knowledge.concepts import concept_digest, padded_table, read_concept_vectors
 from src.KTNET import KTNET
-from src.settings import DeviceSettings, EvaluationSettings, NetworkRunSettings, PredictionSettings, TrainingSettings
+from src.settings import (
+    EvaluationSettings,
+    NetworkDeviceSettings,
+    NetworkRunSettings,
+    PredictionSettings,
+    TrainingSettings,
+)
 from src.weights.checkpoint import load_weights, open_checkpoint, open_encoder
 from src.weights.names import MINDSPORE_DEFAULTS
 from utils.util import LOGGER, InputError
 
 
-def compute_type(device: DeviceSettings) -> Any:
-    """What the network computes in: float32 on CPU, float16 elsewhere."""
-    return ms.float32 if device.is_cpu else ms.float16
+def compute_type(device: NetworkDeviceSettings) -> Any:
+    """The type of the tensors that are multiplied; on CPU oneDNN itself rounds float32 to bfloat16."""
+    return ms.float32 if device.is_cpu else {"float32": ms.float32, "bfloat16": ms.bfloat16}.get(
+        device.compute_type, ms.float16)
 
 
 class ConceptTable(NamedTuple):
