@@ -27,7 +27,7 @@ import retrieve
 from benchmarks.ablation import MEMORIES, run
 from benchmarks.paired import difference_interval, gold_answers, markdown_table, question_scores
 from src.config import KNOWLEDGE_BASES, RECORD, SPLITS, SQUAD, DataFolder
-from src.knowledge.texts import find_tagged_json
+from src.knowledge.steps import find_tagged_json
 from src.reader.metrics import score_answer
 from utils.args import OneLineParser, non_negative_int, positive_int
 from utils.util import InputError, read_json, run_main, set_up_logging, write_json

@@ -12,25 +12,23 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Generator, Iterator, Mapping, NamedTuple, Sequence
+from typing import Generator, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
 from src.conversion import Conversion
 from src.knowledge.concepts import concept_digest, concept_ids
 from src.knowledge.formats import read_mapping
-from src.reader import record_twomemory, squad_twomemory
-from src.reader.batching_twomemory import FeatureBuilder, Tally
-from src.reader.concept_lookup import EntityLookup, Lookup, WordLookup
+from src.knowledge.lookup import EntityLookup, WordLookup
+from src.knowledge.records import RecordFinder
+from src.reader.batching_twomemory import FeatureBuilder, Lookup, Tally
 from src.reader.examples import EvaluationExample, Example
-from src.reader.records import RecordFinder
+from src.reader.passages import READ_EXAMPLES
 from src.reader.storage import FeatureBatch
 from src.reader.tokenization import BertTokenizer
 from utils.processes import end_with_parent
 from utils.util import LOGGER, InputError, describe
 
-READ_EXAMPLES: Mapping[str, Callable[[Any, str, bool], Iterator[Example]]] = {
-    "squad": squad_twomemory.read_examples, "record": record_twomemory.read_examples}
 BATCH_ROWS = 512      # features that travel together
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from src.config import NELL, RECORD, SPLITS, SQUAD, WORDNET, DataFolder
 from src.knowledge.concepts import write_concept_vectors
+from src.knowledge.steps import find_tagged_json
+from src.reader.passages import Passage, read_passages
 from tests import small_data
 from tests.toy_wordnet import make_wordnet
 
@@ -68,6 +71,11 @@ def make_inputs(root: Path) -> DataFolder:
                     ]
         data.tagged_json(SQUAD, split).write_text(json.dumps(articles), encoding="utf-8")
     return data
+
+
+def tagged_passages(folder: DataFolder, split: str = "dev") -> Iterator[Passage]:
+    """SQuAD's passages with the entities of the tagged file."""
+    return read_passages(folder.dataset_json(SQUAD, split), "squad", find_tagged_json(folder, SQUAD, split))
 
 
 def own_bases(folder: DataFolder) -> list[dict[str, Any]]:

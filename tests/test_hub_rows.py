@@ -9,10 +9,10 @@ import pytest
 
 from src.config import RECORD, SQUAD, DataFolder
 from src.data_convert import convert
-from src.knowledge.texts import read_passages
 from src.reader.batching_twomemory import TEXT_NOT_FOUND
 from src.reader.dataset_json import stream_items
 from src.reader.metrics import evaluate, list_questions, read_gold_answers
+from src.reader.passages import read_passages
 from src.reader.record_twomemory import read_examples as read_record
 from src.reader.squad_twomemory import read_examples as read_squad
 from src.reader.squad_v1_official_evaluate import questions_below
@@ -123,9 +123,9 @@ def test_retrieval_reads_rows(data: DataFolder) -> None:
     """The same passages, mentions and questions."""
     for task, rows in ((SQUAD, squad_rows(small_data.squad()["dev"])),
                        (RECORD, record_rows(small_data.record()["dev"]))):
-        expected = list(read_passages(data, task, "dev", with_entities=False))
+        expected = list(read_passages(data.dataset_json(task, "dev"), task.name))
         write_rows(data.dataset_json(task, "dev"), rows, "lines")
-        found = list(read_passages(data, task, "dev", with_entities=False))
+        found = list(read_passages(data.dataset_json(task, "dev"), task.name))
         assert [passage.text for passage in found] == [passage.text for passage in expected]
         assert [passage.entities for passage in found] == [passage.entities for passage in expected]
         assert [[question.text for question in passage.questions] for passage in found] \
@@ -172,7 +172,8 @@ def test_record_without_spans(tmp_path: Path) -> None:
     rows = record_rows(small_data.record()["dev"], with_spans=False)
     rows[0]["entities"].reverse()
     example, = read_record(write_rows(tmp_path / "rows", rows, "lines"), "dev")
-    assert example.entities == ("Peru", "Lima") and [answer.text for answer in example.answers] == ["Peru", "Lima"]
+    assert [entity.text for entity in example.entities] == ["Peru", "Lima"]
+    assert [answer.text for answer in example.answers] == ["Peru", "Lima"]
     assert all(example.passage[answer.start:answer.start + 4] == answer.text for answer in example.answers)
 
 

@@ -31,7 +31,6 @@ from src.config import (  # noqa: E402
 from src.conversion import Conversion  # noqa: E402
 from src.data_convert import convert  # noqa: E402
 from src.knowledge.concepts import padded_table, read_concept_names, read_concept_vectors  # noqa: E402
-from src.knowledge.texts import read_passages  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.reader.tokenization import basic_tokens  # noqa: E402
@@ -39,6 +38,7 @@ from src.settings import PredictionSettings  # noqa: E402
 from src.viewer.names import describe  # noqa: E402
 from src.weights.checkpoint import save_config  # noqa: E402
 from tests.small_checkpoint import make_checkpoint  # noqa: E402
+from tests.small_raw import tagged_passages  # noqa: E402
 from utils.util import InputError, read_json, run_main  # noqa: E402
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"
@@ -110,7 +110,7 @@ def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
     predictor = Predictor(filled_settings(settings))
     logits, table = Logits.load(folder.root / "logits.npz"), list(read_side_table(folder.mindrecord(SQUAD, "dev")))
     predictions, nbest = (read_json(evaluated / name) for name in ("predictions.json", "nbest_predictions.json"))
-    asked = [(passage, question) for passage in read_passages(folder, SQUAD, "dev") for question in passage.questions]
+    asked = [(passage, question) for passage in tagged_passages(folder) for question in passage.questions]
     assert len(asked) == len(table) > 10 and max(len(example.windows) for example in table) > 1
     known = 0
     for (passage, question), example in zip(asked, table, strict=True):
@@ -130,10 +130,10 @@ def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
 def test_entities_are_what_nell_hangs_on(folder, evaluated):
     """Without them, and only without them, the logits differ."""
     from src.knowledge.live import LiveKnowledge
-    from src.knowledge.texts import Passage
+    from src.reader.passages import Passage
 
     knowledge = LiveKnowledge(folder, KNOWLEDGE_BASES, ner="none")
-    passage = next(iter(read_passages(folder, SQUAD, "dev")))
+    passage = next(iter(tagged_passages(folder)))
     first = Passage(passage.text, passage.entities, passage.questions[:1])
     with_names, without = knowledge.records(first), knowledge.records(first._replace(entities=()))
     assert with_names[0] is None and any(item["retrieved_concepts"] for item in with_names[1]["document_entities"])
@@ -199,7 +199,7 @@ def test_the_page_of_an_evaluation_lists_every_question(evaluated, page):
 
 def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
     """Questions from standard input, JSON out, a page beside it; SQuAD 2.0's "no answer" takes part."""
-    passage = next(iter(read_passages(folder, SQUAD, "dev"))).text
+    passage = next(iter(tagged_passages(folder))).text
     file = tmp_path / "passage.txt"
     file.write_text(passage, encoding="utf-8")
     monkeypatch.setattr("sys.stdin", io.StringIO("Who built the Clock Tower of Tarn?\n\nWhat is it made of?\n"))

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 import src.reader.dataset_json as dataset_json
 from src.config import KNOWLEDGE_BASES, NELL, SQUAD, WORDNET, DataFolder, KnowledgeBase, WindowConfig, feature_columns
 from src.knowledge.formats import read_records
+from src.knowledge.lookup import EntityLookup, WordLookup, uncased_places
 from src.reader.batching_twomemory import (
     NO_PIECES,
     TEXT_NOT_FOUND,
@@ -23,7 +24,6 @@ from src.reader.batching_twomemory import (
     max_context_windows,
     window_spans,
 )
-from src.reader.concept_lookup import EntityLookup, WordLookup, uncased_places
 from src.reader.examples import Answer, Example
 from src.reader.record_twomemory import read_examples as read_record
 from src.reader.squad_twomemory import read_examples as read_squad
@@ -440,7 +440,8 @@ def test_read_squad_2(tmp_path: Path) -> None:
 def test_read_record(tmp_path: Path) -> None:
     path = write(tmp_path / "record.json", small_data.record()["dev"])
     dev, = read_record(path, "dev")
-    assert dev.entities == ("Peru", "Lima") and [answer.text for answer in dev.answers] == ["Peru", "Lima"]
+    assert [entity.text for entity in dev.entities] == ["Peru", "Lima"]
+    assert [answer.text for answer in dev.answers] == ["Peru", "Lima"]
     assert "\xa0" not in dev.passage and "@highlight" in dev.passage and dev.question == "The storm hit @placeholder"
     train, = read_record(path, "train")
     assert [answer.text for answer in train.answers] == ["Peru"]

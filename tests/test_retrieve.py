@@ -30,13 +30,14 @@ from src.knowledge.concepts import concept_ids, write_concept_vectors
 from src.knowledge.entities import TagCache, tag_dataset
 from src.knowledge.entity_retrieval import Belief
 from src.knowledge.entity_retrieval import retrieve as retrieve_entities
-from src.knowledge.formats import read_mapping, read_records
+from src.knowledge.formats import read_mapping, read_records, write_records
 from src.knowledge.jobs import Job, run_job
-from src.knowledge.texts import Mention, Passage, Question
+from src.knowledge.lookup import EntityLookup, WordLookup
 from src.knowledge.tokens import TokenizedQuestion, find_names, tokenize_passage, uncased_tokens
 from src.knowledge.wordnet import SynsetRetriever
 from src.knowledge.wordnet_db import WordNet, find_wordnet
-from src.reader.concept_lookup import EntityLookup, WordLookup
+from src.reader.examples import Mention
+from src.reader.passages import Passage, Question
 from src.reader.tokenization import BertTokenizer, split_words
 from tests import small_data
 from tests.small_raw import BELIEFS, NELL_HEADER, belief, make_inputs, own_bases
@@ -63,6 +64,8 @@ def run(folder: DataFolder, *arguments: str) -> None:
 
 def test_everything_is_made_from_the_data_sets(folder):
     run(folder)
+    assert not list(folder.root.glob("tokenization_*"))  # nothing needs them
+    run(folder, "--step", "tokens")
     for task in TASKS.values():
         for split in SPLITS:
             tokens = list(read_records(folder.tokens(task, split, lower_case=False)))
@@ -125,6 +128,8 @@ def test_files_of_others_are_kept(folder, caplog):
     official.write_bytes(b"downloaded")
     tagged = folder.tagged_json(SQUAD, "dev").read_bytes()
     run(folder, "--dataset", "squad")
+    with pytest.raises(InputError, match="damaged"):
+        run(folder, "--dataset", "squad", "--step", "tokens")
     assert official.read_bytes() == b"downloaded" and folder.tagged_json(SQUAD, "dev").read_bytes() == tagged
     run(folder, "--dataset", "squad", "--step", "tokens", "--force")
     assert [item["id"] for item in read_records(official)] == ["d1", "d2"]
@@ -133,9 +138,24 @@ def test_files_of_others_are_kept(folder, caplog):
 def test_a_file_that_was_changed_since_is_kept(folder):
     run(folder, "--dataset", "record", "--step", "tokens")
     made = folder.tokens(RECORD, "dev", lower_case=False)
-    made.write_bytes(b"mine now")
+    items = list(read_records(made))
+    write_records(made, items, "pickle")  # the same in the authors' form
+    mine = made.read_bytes()
     run(folder, "--dataset", "record", "--step", "tokens")
-    assert made.read_bytes() == b"mine now"
+    assert made.read_bytes() == mine
+
+
+def test_token_files_that_are_there_are_compared_with_the_texts(folder):
+    run(folder, "--dataset", "record", "--step", "tokens")
+    made = folder.tokens(RECORD, "dev", lower_case=False)
+    items = list(read_records(made))
+    items[0]["document_subtokens"][0] = "other"
+    write_records(made, items)
+    with pytest.raises(InputError, match=r"dev\.tokenization\.cased\.data: item 0 .* has other document_subtokens"):
+        run(folder, "--dataset", "record", "--step", "tokens")
+    write_records(made, [])
+    with pytest.raises(InputError, match="empty"):
+        run(folder, "--dataset", "record", "--step", "tokens")
 
 
 def test_a_failed_job_leaves_no_trace(tmp_path):
@@ -232,7 +252,7 @@ def refusal(capsys, folder: DataFolder, *arguments: str) -> str:
         (
             lambda f: f.tagged_json(SQUAD, "train").write_bytes(f.tagged_json(SQUAD, "dev").read_bytes()),
             ["--step", "tokens"],
-            ["train-v1.1.tagged.json: data[0]", "does not belong"],
+            ["train-v1.1.tagged.json: question 0", "does not belong"],
         ),
         (
             lambda f: f.tagged_json(SQUAD, "dev").write_text(

