@@ -7,7 +7,8 @@ from typing import Any, Mapping
 
 from src.config import DataFolder, KnowledgeBase, TaskConfig, WindowConfig
 from src.reader.storage import open_converted
-from utils.util import LOGGER, InputError, file_digest, file_stamp, is_unchanged
+from utils.uptodate import file_stamp, is_unchanged
+from utils.util import LOGGER, InputError, file_digest
 
 STEPS = {"wn": "wordnet", "nell": "nell"}     # knowledge base -> step of retrieve.py; others are user-defined
 

@@ -31,7 +31,6 @@ from src.knowledge.entities import TagCache, tag_dataset
 from src.knowledge.entity_retrieval import Belief
 from src.knowledge.entity_retrieval import retrieve as retrieve_entities
 from src.knowledge.formats import read_mapping, read_records, write_records
-from src.knowledge.jobs import Job, run_job
 from src.knowledge.lookup import EntityLookup, WordLookup
 from src.knowledge.tokens import TokenizedQuestion, find_names, tokenize_passage, uncased_tokens
 from src.knowledge.wordnet import SynsetRetriever
@@ -42,6 +41,7 @@ from src.reader.tokenization import BertTokenizer, split_words
 from tests import small_data
 from tests.small_raw import BELIEFS, NELL_HEADER, belief, make_inputs, own_bases
 from tests.toy_wordnet import make_wordnet
+from utils.uptodate import Job, run_job
 from utils.util import InputError, run_main
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator, Mapping, Optional, Sequence, TextIO
+from typing import Any, BinaryIO, Callable, Iterator, Optional, Sequence, TextIO
 
 from utils.processes import INTERRUPTED, handle_interrupts, say_interrupted
 
@@ -297,18 +297,3 @@ def files_of(path: Path | str) -> list[Path]:
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-
-
-def file_stamp(path: Path | str) -> dict[str, int]:
-    """Size, time of change and inode: while they stay the same a file is taken to be the same."""
-    stats = [file.stat() for file in files_of(path)]
-    return {"bytes": sum(status.st_size for status in stats), "inode": sum(status.st_ino for status in stats),
-            "mtime_ns": max((status.st_mtime_ns for status in stats), default=0)}
-
-
-def is_unchanged(path: Path | str, recorded: Mapping[str, Any]) -> bool:
-    """Whether a file is the one whose stamp and MD5 are recorded; it is only read where the stamp differs."""
-    stamp = file_stamp(path)
-    if stamp["bytes"] != recorded["bytes"]:
-        return False
-    return all(recorded.get(key) == value for key, value in stamp.items()) or file_digest(path) == recorded["md5"]

@@ -14,7 +14,6 @@ from src.knowledge.concepts import read_concept_names
 from src.knowledge.entities import CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
 from src.knowledge.entity_retrieval import Finder, retrieve
 from src.knowledge.formats import Format, read_records, write_mapping, write_records
-from src.knowledge.jobs import RECORDS, Job, run_job
 from src.knowledge.nell import BeliefFile, NellFinder, build_belief_file
 from src.knowledge.own import ConceptMap, check_paths, map_path
 from src.knowledge.tokens import query_words, token_items, tokenize_passage, uncased_tokens
@@ -22,6 +21,7 @@ from src.knowledge.wordnet import SynsetRetriever
 from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.reader.passages import Passage, read_passages
 from src.reader.tokenization import BertTokenizer, split_words
+from utils.uptodate import RECORDS, Job, run_job
 from utils.util import LOGGER, InputError
 
 STEPS = ("entities", "wordnet", "nell", "own")      # what ``--step all`` does; tokens are made on request only

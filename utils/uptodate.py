@@ -1,11 +1,15 @@
-"""Rebuild stale outputs; never overwrite files that we did not create."""
+"""What is up to date: files are compared by content, and only read where size, time or inode differ.
+
+:func:`file_stamp` and :func:`is_unchanged` serve whoever keeps a record of its own (conversion's manifests);
+:func:`run_job` also keeps the record, and never overwrites a file of somebody else's.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
-from utils.util import LOGGER, InputError, file_digest, read_json, write_json
+from utils.util import LOGGER, InputError, file_digest, files_of, read_json, write_json
 
 RECORDS = ".retrieve"      # below the data folder: how each file was made
 
@@ -25,6 +29,29 @@ class Job:
     inputs: Sequence[Path]
     make: Callable[[], Any]
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+def file_stamp(path: Path | str) -> dict[str, int]:
+    """Size, time of change and inode: while they stay the same a file is taken to be the same."""
+    stats = [file.stat() for file in files_of(path)]
+    return {"bytes": sum(status.st_size for status in stats), "inode": sum(status.st_ino for status in stats),
+            "mtime_ns": max((status.st_mtime_ns for status in stats), default=0)}
+
+
+def is_unchanged(path: Path | str, recorded: Mapping[str, Any]) -> bool:
+    """Whether a file is the one whose stamp and MD5 are recorded; it is only read where the stamp differs."""
+    stamp = file_stamp(path)
+    if stamp["bytes"] != recorded.get("bytes"):
+        return False
+    return all(recorded.get(key) == value for key, value in stamp.items()) or file_digest(path) == recorded.get("md5")
+
+
+def file_state(path: Path, known: Any = None) -> dict[str, Any]:
+    """Stamp and MD5 of a file, or of a folder's files; the MD5 is taken from ``known`` if that has the same stamp."""
+    stamp = file_stamp(path)
+    if isinstance(known, dict) and "md5" in known and {key: known.get(key) for key in stamp} == stamp:
+        return known
+    return {**stamp, "md5": file_digest(path)}
 
 
 def run_job(job: Job, root: Path, force: bool = False) -> bool:
@@ -50,19 +77,19 @@ def run_job(job: Job, root: Path, force: bool = False) -> bool:
         if not path.exists():
             raise InputError(f"{path}: no such file; it is needed for {job.output}")
     known = record.get("inputs", {})
-    inputs = {_name(path, root): _state(path, known.get(_name(path, root))) for path in job.inputs}
+    inputs = {_name(path, root): file_state(path, known.get(_name(path, root))) for path in job.inputs}
     if job.output.exists() and not force:
         made = record.get("output")
-        if not record or made and _digest(_state(job.output, made)) != _digest(made):
+        if not record or made and not is_unchanged(job.output, made):
             LOGGER.info("%s: not made by retrieve.py, kept as it is (--force makes it again)", job.output)
             return False
-        if made and _digests(inputs) == _digests(known) and record["settings"] == job.settings:
+        if made and _contents(inputs) == _contents(known) and record["settings"] == job.settings:
             LOGGER.info("%s: up to date", job.output)
             return False
     # An output that is found with no state in its record is ours, from a run that was stopped in between.
     write_json(record_path, {"output": {}, "inputs": inputs, "settings": job.settings})
     job.make()
-    write_json(record_path, {"output": _state(job.output), "inputs": inputs, "settings": job.settings})
+    write_json(record_path, {"output": file_state(job.output), "inputs": inputs, "settings": job.settings})
     LOGGER.info("%s: made", job.output)
     return True
 
@@ -83,19 +110,5 @@ def _read_record(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _state(path: Path, known: Any = None) -> dict[str, Any]:
-    """Size, time and digest of a file, or of a folder's files; ``known`` saves the digest if the rest is the same."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [file.stat() for file in files]
-    state = {"size": sum(stat.st_size for stat in stats), "time": max((stat.st_mtime_ns for stat in stats), default=0)}
-    if isinstance(known, dict) and {key: known.get(key) for key in state} == state:
-        return known
-    return {**state, "digest": [file_digest(file, "blake2b") for file in files if file.is_file()]}
-
-
-def _digest(state: Any) -> Any:
-    return state.get("digest") if isinstance(state, dict) else None
-
-
-def _digests(states: dict[str, Any]) -> dict[str, Any]:
-    return {path: _digest(state) for path, state in states.items()}
+def _contents(states: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: state.get("md5") if isinstance(state, dict) else None for path, state in states.items()}
