@@ -39,7 +39,7 @@ if [[ -f ${given[0]} ]]; then
 elif [[ ${given[0]} =~ [^[:space:]][[:space:]]+[^[:space:]] ]]; then
     flags=(--passage="${given[0]}")
 else
-    die "PASSAGE: ${given[0]:-nothing} is no file, and one word is no passage"
+    die "PASSAGE: ${given[0]:-nothing} is not a file, and one word is not a passage"
 fi
 for question in "${given[@]:1}"; do flags+=(--question="$question"); done
 exec "$PYTHON" "$ROOT/predict.py" --data_url "$DATAPATH" --load_checkpoint_path "$CHECKPOINT" "${flags[@]}" "${@:2}"

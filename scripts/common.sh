@@ -27,7 +27,7 @@ find_python() {     # sets PYTHON
         [[ -x $PYTHON ]] || PYTHON=python3
     fi
     local found
-    found=$(command -v -- "$PYTHON") || die "PYTHON: $PYTHON is no program; bash scripts/quickstart.sh makes .venv"
+    found=$(command -v -- "$PYTHON") || die "PYTHON: $PYTHON is not a program; bash scripts/quickstart.sh makes .venv"
     PYTHON=$(absolute "$found")
 }
 
@@ -50,11 +50,11 @@ launcher_help() {   # NAMES...: what all launchers share
     local -A means=([DATAPATH]="data folder (docs/data.md says what lies in it)"
         [CHECKPOINT_PATH]="KT-NET checkpoint, as training writes below output/finetune_checkpoint"
         [RANK_TABLE_FILE]="JSON by Huawei's hccl_tools.py: which rank runs on which device"
-        [DEVICE_NUM]="devices that this host gives")
+        [DEVICE_NUM]="devices to use on this host")
     printf '\n  bash scripts/%s %s [-- FLAGS]\n\n' "$SELF" "$*"
     for name in "$@"; do printf '  %-18s%s\n' "$name" "${means[$name]}"; done
     cat <<'EOF'
-  FLAGS             go to the Python script, whose --help lists them
+  FLAGS             are passed to the Python script, whose --help lists them
 
 Environment variables, with their defaults in brackets:
   FOREGROUND=1      stay in the foreground and end with the run's exit code [background: prints PID and log]
@@ -66,7 +66,7 @@ EOF
 EOF
     [[ $SELF != *distribute* ]] || cat <<'EOF'
   LAUNCHER          msrun, mpirun or ranktable [ranktable with a rank table on Ascend, else msrun]
-  NNODES            hosts of the run [1]; each writes a log of its own, such as train_squad_node1.log
+  NNODES            hosts of the run [1]; each writes its own log, such as train_squad_node1.log
   NODE_RANK         this host's number, from 0
   MASTER_ADDR       address of the first host; needed for several hosts only
   MASTER_PORT       port of the first host [8118 for several hosts, else a free one]
@@ -242,7 +242,7 @@ distribute() {
         if [[ $target == Ascend ]]; then LAUNCHER=${LAUNCHER:-ranktable}; fi
     else
         own_devices=${POSITIONAL[1]}
-        [[ $own_devices =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM: $own_devices is no number of devices"
+        [[ $own_devices =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM: $own_devices is not a number of devices"
         [[ ${LAUNCHER:-} != ranktable ]] || die "LAUNCHER=ranktable: this launcher takes no rank table; use msrun"
     fi
     devices=$((own_devices * ${NNODES:-1}))
@@ -262,7 +262,7 @@ check_hosts() {
         mpirun) command -v mpirun >/dev/null || die "LAUNCHER=mpirun: there is no mpirun on PATH; use msrun" ;;
         *) die "LAUNCHER=$LAUNCHER: use msrun, mpirun or ranktable" ;;
     esac
-    [[ ${NNODES:-1} =~ ^[1-9][0-9]*$ ]] || die "NNODES=$NNODES: no number of hosts"
+    [[ ${NNODES:-1} =~ ^[1-9][0-9]*$ ]] || die "NNODES=$NNODES: not a number of hosts"
     if [[ -n ${MASTER_PORT:-} ]]; then check_port; fi
     if ((${NNODES:-1} == 1)); then
         export NODE_RANK=0 MASTER_ADDR=127.0.0.1    # whatever a scheduler has set

@@ -48,7 +48,7 @@ _make_environment() {
         find_new_python || return 2
         echo "making $venv with $("$NEW_PYTHON" --version)"
         "$NEW_PYTHON" -m venv --clear "$venv" || return 2
-        "$python" -m pip install --quiet --upgrade pip || echo "pip stays as this Python brings it"
+        "$python" -m pip install --quiet --upgrade pip || echo "pip is kept as it is"
     fi
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || {
         echo "error: $venv: made with $("$python" --version); move it away and run this again" >&2

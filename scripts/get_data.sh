@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the official inputs into a data folder, as far as they can be had; says what is there already.
+# Downloads the official inputs into a data folder, as far as possible, and lists what is already there.
 #
 #   bash scripts/get_data.sh [--list] DATAPATH [PART ...]
 #
@@ -15,9 +15,9 @@
 #              record_wordnet, record_nell; into models/NAME, for src/bert_ms_format.py --source
 #
 # An interrupted download resumes. Existing files are never replaced: a file that is not the official one is named
-# and left. --list fetches nothing. docs/files.md lists every file with its address and MD5.
+# and kept. --list downloads nothing. docs/files.md lists every file with its address and MD5.
 #
-# Environment: CURL [curl]; PYTHON [.venv/bin/python]; MIRROR=URL takes every file but WordNet's from URL/NAME instead
+# Environment: CURL [curl]; PYTHON [.venv/bin/python]; MIRROR=URL fetches every file but WordNet's from URL/NAME instead
 # of its own address (file:// works)
 # Example: bash scripts/get_data.sh ./data squad kb
 set -euo pipefail
@@ -226,7 +226,7 @@ for part in "$@"; do
 done
 if (($# == 0)); then set -- "${DEFAULT_PARTS[@]}"; fi
 CURL=${CURL:-curl}
-command -v -- "$CURL" >/dev/null || die "CURL: $CURL is no program; install curl"
+command -v -- "$CURL" >/dev/null || die "CURL: $CURL is not a program; install curl"
 find_python
 mkdir -p "$DATA"
 if [[ $list_only == no ]]; then

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Brings MindSpore Lite 2.0.0 (libraries, headers and the converter) into .lite/mindspore_lite, where
+# Downloads MindSpore Lite 2.0.0 (libraries, headers and the converter) into .lite/mindspore_lite, where
 # ascend310_infer/build.sh looks for it: bash scripts/get_lite.sh
 #
-# It comes out of the wheel for Python 3.7 on x86_64, the one release that package indexes carry; no Python 3.7 is
-# needed. For Ascend take the release that fits your CANN instead and set LITE_HOME to its folder. No arguments.
+# It is taken from the wheel for Python 3.7 on x86_64, the only release on package indexes; Python 3.7 itself is not
+# needed. For Ascend use the release that matches your CANN instead and set LITE_HOME to its folder. No arguments.
 # Environment: PYTHON [.venv/bin/python of the repository, else python3], for its pip
 # Example: bash scripts/get_lite.sh
 set -euo pipefail

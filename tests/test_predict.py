@@ -287,7 +287,7 @@ def test_asking_the_quickstarts_network(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, values, message", [
-    (["absent.txt", "Why?"], {}, "absent.txt is no file"), (["", "Why?"], {}, "no passage"), ([], {}, "QUESTION"),
+    (["absent.txt", "Why?"], {}, "absent.txt is not a file"), (["", "Why?"], {}, "not a passage"), ([], {}, "QUESTION"),
     (["a b", "c"], {"OUTPUT": "/nowhere"}, "quickstart.sh first"), (["a b"], {"CHECKPOINT": "a.ckpt"}, "DATAPATH=DIR")])
 def test_asking_in_vain(tmp_path, arguments, values, message):
     path = tmp_path / "run" / "squad" / "finetune_checkpoint" / "KTNET_squad-1_2.ckpt"
