@@ -12,8 +12,13 @@ import pytest
 ms = pytest.importorskip("mindspore")
 from mindspore import Tensor  # noqa: E402
 
-from src.config import RECORD, SQUAD, KTNetConfig, MemoryConfig, feature_columns  # noqa: E402
-from src.dataset import create_train_dataset, feature_lengths, plan_device_rows  # noqa: E402
+from src.config import RECORD, SQUAD, KTNetConfig, MemoryConfig, feature_columns, input_columns  # noqa: E402
+from src.dataset import create_dev_dataset, create_train_dataset, feature_lengths, plan_device_rows  # noqa: E402
+from src.inference.attention import (  # noqa: E402
+    KTNETAttention,
+    describe_memory_weights,
+    measure_memory_weights,
+)
 from src.KTNET import KTNET, HeadWithLoss, KTNETWithLoss  # noqa: E402
 from src.settings import TrainingSettings  # noqa: E402
 from src.training.hidden import EncodedFeatures, encoded_bytes  # noqa: E402
@@ -98,6 +103,30 @@ def test_the_kept_output_is_that_of_the_encoder(data):
         hidden = kept.batch(rows, columns[0].shape[1])
         found = HeadWithLoss(network)(step, hidden, columns[0], *columns[4:]).asnumpy()
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_weight_on_concepts_is_that_of_the_attention(data):
+    """The mean over word pieces with concepts, by the network that lays its attention open."""
+    ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
+    path = data.mindrecord(SQUAD, "dev")
+    memories = tuple(MemoryConfig(name, 16, 16, most) for name, most in (("wn", 49), ("nell", 27)))
+    config = KTNetConfig(small_training.ENCODER, memories, 48)
+    network = KTNETAttention(config)
+    random = np.random.RandomState(1)
+    for parameter in network.get_parameters():
+        parameter.set_data(Tensor((0.1 * random.randn(*parameter.shape)).astype(np.float32)))
+    network.set_train(False)
+    found = measure_memory_weights(network, path, memories, 2, 48)
+    batch, = create_dev_dataset(path, batch_size=2, max_seq_len=48, knowledge_bases=memories).create_dict_iterator(
+        num_epochs=1)
+    attention = network(*[batch[column.name] for column in input_columns(memories, 48)])[1:]
+    assert list(found) == ["wn", "nell"]
+    for memory, weights in zip(memories, attention, strict=True):
+        known = batch[memory.column].asnumpy()[:, :, 0, 0] > 0
+        assert known.any() and found[memory.name] == pytest.approx(1 - weights.asnumpy()[known][:, 0].mean(), rel=1e-4)
+        assert 0.0 < found[memory.name] < 1.0
+    text = describe_memory_weights({"wn": 0.412, "nell": 0.9}, {"wn": "WordNet", "nell": "NELL"})
+    assert text.startswith("WordNet: 0.41 of the weight on concepts, NELL: 0.90")
 
 
 # ------------------------------------------------------------------------------------------- one run of two stages

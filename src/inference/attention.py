@@ -1,9 +1,19 @@
 """The network that also returns the attention of its memories, for the viewer."""
 from __future__ import annotations
 
-from mindspore import Tensor
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.config import MemoryConfig
+from src.dataset import create_dev_dataset
 from src.KTNET import KTNET
+
+MEASURED_FEATURES = 128      # of a dev set: enough for a mean
 
 
 class KTNETAttention(KTNET):
@@ -31,3 +41,73 @@ class KTNETAttention(KTNET):
             weights = self.memories[number].attend(hidden, flat, self.embeddings[number](flat))
             results = results + (weights.reshape((-1, ids.shape[1], weights.shape[2])),)   # [B, S, 1 + K]
         return results
+
+
+class MemoryWeights(nn.Cell):
+    """How much weight each memory of a network puts on concepts instead of on its sentinel.
+
+    Args:
+        network: for inference.
+    """
+
+    def __init__(self, network: KTNET) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
+                  *concept_ids: Tensor) -> tuple[Tensor, ...]:
+        """Take the network's arguments.
+
+        Returns:
+            For each knowledge base two float32 scalars: the weight on concepts, summed over the word pieces that have
+            some, and the number of these word pieces.
+        """
+        network = self.network
+        hidden = network.bert(input_mask, src_ids, pos_ids, sent_ids, network.first_step)  # [B*S, H]
+        results = ()
+        for number, ids in enumerate(concept_ids):
+            flat = ids.reshape((-1, ids.shape[2]))                                         # [B*S, K]
+            weights = network.memories[number].attend(hidden, flat, network.embeddings[number](flat))
+            has_concepts = ops.greater(flat[:, 0], 0).astype(ms.float32)                   # [B*S]
+            on_concepts = (1.0 - weights[:, 0, 0]) * has_concepts
+            results = results + (on_concepts.sum(), has_concepts.sum())
+        return results
+
+
+def measure_memory_weights(network: KTNET, data_file: Path | str, memories: Sequence[MemoryConfig], batch_size: int,
+                           length: int) -> dict[str, float]:
+    """The mean weight on concepts over word pieces that have some, for the first features of a dev file.
+
+    Args:
+        network: for inference.
+        data_file: MindRecord file.
+        memories: whose concepts the network takes.
+        batch_size: features of a batch.
+        length: that batches are padded to.
+
+    Returns:
+        Name of the memory -> mean weight; without those for which no word piece has a concept.
+    """
+    dataset = create_dev_dataset(data_file, batch_size=batch_size, knowledge_bases=memories, buckets=(length,))
+    weigh = MemoryWeights(network)
+    sums = np.zeros((len(memories), 2))
+    batches = dataset.create_dict_iterator(num_epochs=1, output_numpy=True)
+    for batch in itertools.islice(batches, max(1, MEASURED_FEATURES // batch_size)):
+        batch.pop("unique_id")
+        # A partial batch is filled up, so that one graph is compiled; features that count twice hardly matter.
+        inputs = [Tensor(np.resize(column, (batch_size, *column.shape[1:]))) for column in batch.values()]
+        sums += np.array([value.asnumpy() for value in weigh(*inputs)]).reshape(-1, 2)
+    return {memory.name: float(weight / pieces)
+            for memory, (weight, pieces) in zip(memories, sums, strict=True) if pieces}
+
+
+def describe_memory_weights(weights: Mapping[str, float], labels: Mapping[str, str]) -> str:
+    """The weights in one line.
+
+    >>> describe_memory_weights({"wn": 0.412, "nell": 0.9}, {"wn": "WordNet", "nell": "NELL"})
+    'WordNet: 0.41 of the weight on concepts, NELL: 0.90 of the weight on concepts (the rest on the sentinels)'
+    """
+    if not weights:
+        return "no word piece of the first features has a concept"
+    parts = [f"{labels.get(name, name)}: {weight:.2f} of the weight on concepts" for name, weight in weights.items()]
+    return f"{', '.join(parts)} (the rest on the sentinels)"

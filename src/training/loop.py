@@ -18,6 +18,7 @@ from src.checks import check_evaluation, check_training
 from src.config import KTNetConfig, feature_columns
 from src.data_convert import prepare_features
 from src.dataset import create_train_dataset, plan_device_rows
+from src.inference.attention import describe_memory_weights, measure_memory_weights
 from src.inference.evaluate import evaluate
 from src.KTNET import KTNET, HeadWithLoss, KTNETWithLoss
 from src.reader.storage import ConvertedFiles
@@ -270,10 +271,21 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
         return checkpoint
 
 
-def evaluate_checkpoint(settings: EvaluationSettings, output: Path) -> dict[str, float]:
-    """Evaluate a checkpoint on the dev split; writes the answers and figures into ``output``."""
+def evaluate_checkpoint(settings: EvaluationSettings, output: Path, with_memories: bool = False) -> dict[str, float]:
+    """Evaluate a checkpoint on the dev split; writes the answers and figures into ``output``.
+
+    Args:
+        settings: of the evaluation.
+        output: folder.
+        with_memories: whether to log how much weight the memories put on concepts.
+    """
     settings, manifest = prepare_features(settings, "dev")
     network, config = build_for_evaluation(settings, manifest)
+    if with_memories and config.memories:
+        weights = measure_memory_weights(network, settings.run.predict_mindrecord_file, config.memories,
+                                         settings.run.batch_size, settings.features.max_seq_len)
+        labels = {base.name: base.label for base in settings.data.bases()}
+        LOGGER.info("memories: %s", describe_memory_weights(weights, labels))
     return evaluate(network, config.memories, settings, manifest, output)
 
 
@@ -315,6 +327,6 @@ def run_evaluation(settings: EvaluationSettings) -> None:
         check_evaluation(settings)
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
     settings = with_fetched_data(settings.on_device(devices.target), devices)
-    evaluate_checkpoint(settings, settings.run.checkpoints)
+    evaluate_checkpoint(settings, settings.run.checkpoints, with_memories=True)
     if settings.modelarts.save_url and settings.modelarts.is_modelarts:
         send_results(settings.run.checkpoints, None, settings.modelarts.save_url, settings.modelarts.log_url)
