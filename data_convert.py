@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert SQuAD and ReCoRD, with what the knowledge bases say about them, into MindRecord files."""
 from __future__ import annotations
 

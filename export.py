@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Export a KT-NET checkpoint as MindIR, ONNX or AIR."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Turn the inference harness's results into predictions.json, nbest_predictions.json and eval_result.json."""
 from __future__ import annotations
 

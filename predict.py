@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answer questions about a passage of your own with a KT-NET checkpoint.
 
 Example:

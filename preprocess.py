@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the dev features as raw files, one a feature and input, for the inference harness."""
 from __future__ import annotations
 

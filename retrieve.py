@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make everything that data_convert.py needs beside the data sets: entities, tokens, WordNet and NELL concepts.
 
 Example:

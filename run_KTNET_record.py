@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train KT-NET on ReCoRD."""
 from __future__ import annotations
 

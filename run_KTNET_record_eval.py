@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluate a KT-NET checkpoint on ReCoRD."""
 from __future__ import annotations
 

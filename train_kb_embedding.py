@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train concept vectors (DistMult) from a knowledge graph's triples and write a vectors file.
 
 Example:

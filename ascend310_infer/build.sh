@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Builds out/main, and out/onnx_to_lite where MindSpore Lite has its converter: bash ascend310_infer/build.sh
 #
 # Environment:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Train and evaluate with both memories, with either and with none, several seeds each.
 
 Prints mean and spread, and how much each network with memories is better than the one without, with a bootstrap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare the inference harness, onnxruntime and MindSpore over a whole dev split; prints one JSON line.
 
     python -m benchmarks.agree --dataset squad --load_checkpoint_path CKPT --data_url data [--output agree]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the benchmarks compare with: HuggingFace's BertForQuestionAnswering on PyTorch, with the encoder's sizes."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""A cloze set in ReCoRD's layout from tagged SQuAD articles, and KT-NET on it, with and without memories.
 
     python -m benchmarks.cloze --output FOLDER --data_url DATA [--encoder ENCODER [--networks both none] \

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure conversion: speed, memory and size, as one JSON line.
 
     python -m benchmarks.convert --data_url DATA [--dataset squad] [--split train] [--times 10]

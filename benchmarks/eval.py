@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure evaluation end to end against plain BERT's, in turns in one run; prints one JSON line.
 
     python -m benchmarks.eval --data_url DATA --load_checkpoint_path KTNET_squad-1_906.ckpt [--rounds 2]

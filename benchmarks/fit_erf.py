@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fit the quotient of ``ascend310_infer/src/erf.cc`` and print its coefficients and largest error.
 
     python -m benchmarks.fit_erf

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fit the polynomial of GELU in ``src/cpu/kernels.cc`` and print its coefficients and errors.
 
     python -m benchmarks.fit_gelu [--degree 6]

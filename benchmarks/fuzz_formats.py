@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Broken and hostile pickles for the reader of the authors' ``.data`` files; benchmarks/fuzz_readers.py has the rest.
 
     python -m benchmarks.fuzz_formats [--count N] [--seed N]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Throw broken and hostile files at every reader of text and JSON.
 
     python -m benchmarks.fuzz_readers --count 100000 --seed 1

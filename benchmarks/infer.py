@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure inference outside Python against onnxruntime and PyTorch, in turns in one run; prints one JSON line.
 
     python -m benchmarks.infer --load_checkpoint_path CKPT --preprocess_path preprocess_result [--questions 16]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kill a training repeatedly and check that it loses nothing; prints one JSON line.
 
     python -m benchmarks.kill [--kills 50] [--seed 1] [--stages two --kills 20]

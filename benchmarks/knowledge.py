@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Does a trained network read its memories? Two reading tasks that only knowledge can solve.
 
     python -m benchmarks.knowledge {wordnet,nell} --output FOLDER --data_url DATA --encoder ENCODER \

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train KT-NET with a BERT-large encoder for a few steps on CPU and watch its memory; prints one JSON line.
 
     python -m benchmarks.large --data_url DATA [--steps 3] [--batch_size 1] [-- FLAGS of run_KTNET_squad.py]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Comparing networks on the same questions: scores of each question, mean and spread, bootstrap intervals."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading tasks that only knowledge can solve: ordinary data folders for retrieve.py and data_convert.py.
 
 A passage lists four things of four kinds, a question asks for the one of a kind ("Which of these is a kind of tree?").

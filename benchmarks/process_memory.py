@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory of a process and all its descendants."""
 from __future__ import annotations
 

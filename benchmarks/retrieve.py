@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time and peak memory of retrieval.
 
     python -m benchmarks.retrieve steps DATA          every step but entity tagging, over a fresh copy of DATA's inputs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Measure a training step against plain BERT's, in turns in one run; prints one JSON line.
 
     python -m benchmarks.train --data_url DATA --bert_config_path FILE --load_pretrain_checkpoint_path FILE \

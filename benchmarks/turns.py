@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Peers in separate processes that work in turns, so that neither's threads or memory disturb the other."""
 from __future__ import annotations
 

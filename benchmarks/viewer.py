@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure the page of an evaluation: how large it is, how fast Chromium opens it; as one JSON line.
 
     python -m benchmarks.viewer --data_url DATA --load_checkpoint_path CKPT [--evaluation FOLDER] [--questions 500]

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Asks the newest network that scripts/quickstart.sh has trained on SQuAD about a passage of your own.
 #
 #   bash scripts/ask.sh PASSAGE [QUESTION ...] [-- FLAGS of predict.py]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # What the scripts share: a clean environment, arguments, checks, and starting under scripts/guard.py.
 set -euo pipefail
@@ -42,7 +43,7 @@ under_guard() {     # ARGUMENTS...: start this script again so that nothing it s
 }
 
 show_help() {       # the comment at the top of the script
-    sed -n '2,/^\([^#]\|$\)/s/^# \{0,1\}//p' "$0"
+    sed -n '3,/^\([^#]\|$\)/s/^# \{0,1\}//p' "$0"       # line 2 names the licence
 }
 
 launcher_help() {   # NAMES...: what all launchers share

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Makes the repository's .venv; sourced by quickstart.sh, test.sh and docker/Dockerfile.
 # Environment: PYTHON, interpreter to make it with [python3.11, python3.12, python3.10, python3 on PATH].
@@ -74,4 +75,4 @@ _make_environment() {
     done
 }
 
-if [[ ${BASH_SOURCE[0]} == "$0" ]]; then sed -n '2,/^\([^#]\|$\)/s/^# \{0,1\}//p' "$0"; fi
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then sed -n '3,/^\([^#]\|$\)/s/^# \{0,1\}//p' "$0"; fi

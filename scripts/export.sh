@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Export the checkpoints of both data sets to mindir/KTNET_record.mindir and mindir/KTNET_squad.mindir:
 #
 #   bash scripts/export.sh RECORD_CKPT SQUAD_CKPT [-- FLAGS of export.py]       (- for one that does not exist)

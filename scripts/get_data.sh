@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Downloads the official inputs into a data folder, as far as possible, and lists what is already there.
 #
 #   bash scripts/get_data.sh [--list] DATAPATH [PART ...]

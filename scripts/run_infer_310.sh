@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Inference outside Python, from an exported file to the metric:
 #   bash scripts/run_infer_310.sh MINDIR_PATH DATA_FILE_PATH NEED_PREPROCESS DATASET DATA_URL [DEVICE_ID]
 #

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # All checks and tests: bash scripts/test.sh [ARGUMENTS of pytest]
 #
 # Makes .venv and installs what is needed first (3 GB, minutes); then ruff, mypy, shellcheck, clang-format and pytest.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # One process of a distributed run: worker.sh SCRIPT FLAGS... (started by workers.sh). When the script fails, this
 # records which process it was, so that the others are ended and the right log is shown.
 # Environment, set by workers.sh: KTNET_WORKERS folder of the logs, KTNET_PYTHON interpreter, LAUNCHER

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Trains in several processes on this host: workers.sh TASK FOLDER PROCESSES FLAGS...
 # (started by the *_distribute*.sh launchers under guard.py; common.sh lists the environment variables)
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KT-NET: BERT, one memory per knowledge base, self-matching, answer span (Yang et al., ACL 2019, figure 2)."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KT-NET for evaluation and export: the bare network, which also takes the feature's unique id."""
 from __future__ import annotations
 

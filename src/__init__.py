@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KT-NET on MindSpore: knowledge-enhanced reading comprehension."""
 import os
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plan batches of features of similar length, in an order that depends only on (seed, epoch).
 
 NumPy only. A batch is padded to its bucket's length; the network is compiled once per bucket.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BERT encoder, post-layer-norm (Devlin et al., 2019), for any size.
 
 Shapes: B batch, S sequence, H hidden width, N attention heads, A = H / N head width, I feed-forward width.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Turn a BERT encoder, or a KT-NET of the authors, into a MindSpore checkpoint.
 
     python src/bert_ms_format.py --data_url DIR [--source DIR] [--output FILE.ckpt]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks everything that a launcher's run will need before it is started, in seconds instead of in its log.
 
 The launchers call it, by its path, so that relative paths stay relative to the caller's folder:

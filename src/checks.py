@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether everything that a run will read is there: checked before any device is touched, and named first."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sizes and names that several modules share.
 
 The letters used throughout the project, in comments and docstrings:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one conversion reads and writes, and whether it has been done already. Imports no MindSpore."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets to features: converts what is absent, verifies what is there.
 
 ``conversion.py`` says what one conversion reads and whether it is up to date, ``feature_stream.py`` builds the

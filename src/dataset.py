@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindRecord to batches: the dense columns of the feature table, padded to the length of the batch's bucket."""
 from __future__ import annotations
 

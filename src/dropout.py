@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dropout that gives the same masks for the same seed, step and layer.
 
 MindSpore's dropout kernel for CPU differs from run to run whatever the seed, so that a resumed training would not reach

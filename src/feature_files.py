@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of one converted split: written aside, published atomically, never over a file of somebody else.
 
 The compact columns and the side files are described in ``src/reader/storage.py``.

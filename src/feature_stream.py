@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions in, packed features out: in this process, or in another one while this one writes.
 
 The other process imports no MindSpore, so it is at work while the writing process is still importing it. Nothing is

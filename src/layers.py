@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KT-NET's own layers: memory over a knowledge base, self-matching, answer span (Yang et al., ACL 2019, section 2).
 
 Shapes: B batch, S sequence, T = B * S word pieces of the batch, H encoder width, D concept width, K concepts of a word

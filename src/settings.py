@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every flag of every script, declared once, in frozen classes that travel in the place of a command line.
 
 A script's settings are made of groups (``settings.recipe.learning_rate``). They are resolved when they are read: paths

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A headless Chromium for tests, driven through chromedriver's HTTP interface."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For all tests: matrix products in float32, which auto takes for --compute_type where this is set."""
 from __future__ import annotations
 

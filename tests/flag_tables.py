@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The flags of every script as docs/flags.md lists them; run as ``python -m tests.flag_tables`` to write that page."""
 from __future__ import annotations
 

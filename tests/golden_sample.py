@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Features, answers and figures of the quickstart's sample, to be compared with those in tests/golden.
 
 The files there were made by the code of November 2026 that gave the features, answers and figures of the independent

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KT-NET a second time, in PyTorch, for comparison: the equations of SPEC section 4 written down as they stand.
 
 Nothing here is shared with the MindSpore network but the sizes in ``src.config``, and nothing is rearranged for

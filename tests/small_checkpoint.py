@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A whole KT-NET checkpoint of a tiny network, with weights that none of its equations can do without."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A data folder of a few sentences, with every file that conversion reads; all of it made up here."""
 from __future__ import annotations
 

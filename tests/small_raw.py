@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A data folder before retrieval: data sets, tagged entities, vectors, a toy WordNet, a few beliefs of NELL."""
 from __future__ import annotations
 

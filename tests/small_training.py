@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A data folder that a tiny network can be trained on within seconds, and the flags for it."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """KT-NETs as the authors left them, written here with random weights, converted: the logits are the reference's."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Broken variants of every file the readers read: whatever is wrong, only InputError comes out, in one line."""
 from __future__ import annotations
 

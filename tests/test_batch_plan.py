@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Buckets and the order of batches."""
 from __future__ import annotations
 

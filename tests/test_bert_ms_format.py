@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoders made elsewhere, written by the tests themselves, converted."""
 import dataclasses
 import importlib.util

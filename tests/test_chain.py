@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way on real texts: what retrieval makes of the data sets' JSON is converted into the golden features."""
 from __future__ import annotations
 

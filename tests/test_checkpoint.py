@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint and what it must fit: the sizes beside it, the features, the vocabulary, the concepts, the data set."""
 from __future__ import annotations
 

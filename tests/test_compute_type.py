@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which type matrix products have; what it does to a training is in test_train.py."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way from JSON to dense columns, and what is on disk at every moment of it."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cells for CPU, forward and back, against the same mathematics in float64; and how their kernels are built."""
 from __future__ import annotations
 

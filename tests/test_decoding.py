@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From logits to answers: the golden answers, an independent slow decoder beside ours, and broken input."""
 import json
 import math

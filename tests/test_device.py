@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which device a run takes, and what is said before one is touched."""
 from __future__ import annotations
 

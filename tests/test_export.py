@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exported files against the PyTorch reference and against MindSpore itself; what must be refused; what must stay."""
 import dataclasses
 import json

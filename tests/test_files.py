@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading and writing files: text with and without a byte order mark, JSON that is none, and where outputs end up."""
 from __future__ import annotations
 

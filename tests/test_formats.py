@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reader and writer of .data files, and of vectors files."""
 from __future__ import annotations
 

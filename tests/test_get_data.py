@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """scripts/get_data.sh against a mirror in a folder and against curls that fail."""
 from __future__ import annotations
 

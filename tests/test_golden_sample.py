@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the quickstart's JSON to features, answers and figures: exactly what lies in tests/golden."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """scripts/guard.py: nothing that a command starts outlives it."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SQuAD and ReCoRD as rows of JSON lines and Parquet: the same questions, features and figures as from their JSON."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The C++ harness, built with sanitizers and run: on raw inputs, on models, and from a checkpoint to figures.
 
 What needs MindSpore Lite is skipped where scripts/get_lite.sh has not brought it and LITE_HOME does not name it.

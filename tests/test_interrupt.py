@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ctrl-C ends a program with exit code 130 and one line; its worker processes end with it, whichever way it ends."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Triples, filtered ranks and the training of concept vectors."""
 from __future__ import annotations
 

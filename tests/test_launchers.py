@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launchers, in a copy of the repository whose path has a blank: mostly with a stand-in for Python."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The memory estimate: its counts against the network's, and what it says when memory is short."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact match and F1: the published figures, the rules one by one, and what bad files bring."""
 import json
 import subprocess

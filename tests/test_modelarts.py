@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ModelArts jobs, with a moxing that copies folders."""
 from __future__ import annotations
 

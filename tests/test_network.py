@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The MindSpore network against the PyTorch one of ``tests/reference.py``, from the checkpoint alone."""
 import dataclasses
 import importlib.util

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindRecord to raw files and the harness's results to answers, there and back, and everything that can go wrong."""
 import json
 import os

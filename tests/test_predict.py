@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """predict.py answers as evaluation does; its page holds the network's own numbers."""
 from __future__ import annotations
 

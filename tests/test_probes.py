@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data of the reading probes and of the cloze set, and the intervals that their results come with."""
 from __future__ import annotations
 

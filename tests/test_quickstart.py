@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The quickstart's sample is consistent, its knowledge can be retrieved, and its environment is made only once."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Words, word pieces, windows, labels, concepts, and the two data sets' readers."""
 from __future__ import annotations
 

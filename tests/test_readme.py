@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commands of README and docs are run here or listed with a reason; both languages have the same ones."""
 from __future__ import annotations
 
@@ -154,6 +155,14 @@ def test_the_flag_tables_are_right():
     pytest.importorskip("mindspore")
     from tests import flag_tables
     assert flag_tables.PAGE.read_text("utf-8") == flag_tables.page(), "run python -m tests.flag_tables"
+
+
+def test_every_source_names_its_licence():
+    listed = subprocess.run(["git", "ls-files", "*.py", "*.sh", "*.cc", "*.h", "*.yaml", "*.html", "*CMakeLists.txt",
+                             "*Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    sources = [ROOT / name for name in listed if (ROOT / name).is_file()]
+    assert len(sources) > 100
+    assert not [path for path in sources if "SPDX-License-Identifier: Apache-2.0" not in path.read_text("utf-8")[:200]]
 
 
 def test_the_source_tree_names_every_room():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval: entities, tokens, WordNet, NELL and own knowledge bases, on toy data and on the authors' files."""
 
 from __future__ import annotations

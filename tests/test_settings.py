@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings: flags declared once, resolved once, never changed in place."""
 from __future__ import annotations
 

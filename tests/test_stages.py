@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two stages in one training: what each does, and that a kill anywhere loses nothing."""
 from __future__ import annotations
 

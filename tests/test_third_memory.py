@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A knowledge base of one's own, all the way: map -> retrieval -> features -> training -> evaluation -> a question."""
 from __future__ import annotations
 

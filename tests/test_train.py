@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training end to end on a tiny network: what it leaves, repeats, resumes, accumulates and shares between processes."""
 from __future__ import annotations
 

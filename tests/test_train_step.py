@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of a step against NumPy: schedule, clipping, Adam with decoupled decay, moving average, loss scale."""
 from __future__ import annotations
 

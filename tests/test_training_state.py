@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One training at a time in a checkpoint folder, and a state that knows its settings."""
 from __future__ import annotations
 

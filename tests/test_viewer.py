@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The viewer's page: its data, and what a browser shows of it."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A WordNet of a few synsets, in the layout of the real one's files."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parsers made from settings: a flag is a field of a frozen dataclass, declared once, with its type, default and help.
 
 This is the only module that handles an ``argparse.Namespace``. Booleans are written the model zoo's way:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Devices: graph mode, the device, and the engine that connects several of them."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much memory this process can still get: the machine's, or its cgroup's where that is less."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ModelArts: data comes from and results go to object storage, through Huawei's moxing."""
 from __future__ import annotations
 

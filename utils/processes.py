@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How this process ends on Ctrl-C, and how its worker processes end with it."""
 from __future__ import annotations
 

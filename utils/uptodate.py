@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is up to date: files are compared by content, and only read where size, time or inode differ.
 
 :func:`file_stamp` and :func:`is_unchanged` serve whoever keeps a record of its own (conversion's manifests);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors, logging and files; imports neither MindSpore nor anything of src."""
 from __future__ import annotations
 

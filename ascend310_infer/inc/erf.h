@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The error function, many numbers at a time.
 #ifndef ASCEND310_INFER_INC_ERF_H_
 #define ASCEND310_INFER_INC_ERF_H_

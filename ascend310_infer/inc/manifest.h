@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What preprocess.py wrote: manifest.json beside the folders of raw inputs.
 #ifndef ASCEND310_INFER_INC_MANIFEST_H_
 #define ASCEND310_INFER_INC_MANIFEST_H_

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What can be said of a model file before MindSpore Lite opens it.
 #ifndef ASCEND310_INFER_INC_MINDIR_H_
 #define ASCEND310_INFER_INC_MINDIR_H_

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A loaded model; the only place that knows of MindSpore Lite.
 #ifndef ASCEND310_INFER_INC_SESSION_H_
 #define ASCEND310_INFER_INC_SESSION_H_

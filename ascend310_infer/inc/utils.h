@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the harness needs of files and threads; nothing here knows of MindSpore.
 #ifndef ASCEND310_INFER_INC_UTILS_H_
 #define ASCEND310_INFER_INC_UTILS_H_

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs an exported KT-NET over the raw inputs that preprocess.py wrote, one question at a time.
 #include <gflags/gflags.h>
 #include <stdlib.h>

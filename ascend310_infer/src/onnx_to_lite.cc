@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Converts an exported ONNX file for a MindSpore Lite that is older than the MindIR of the training's MindSpore.
 #include <stdlib.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Feeds the harness's parsers, for libFuzzer: the first byte picks the parser, the rest is its input (docs/export.md).
 #include <cstddef>
 #include <cstdint>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The harness's own code without MindSpore Lite, for tests with sanitizers:
 //   inspect_inputs model FILE                what the file is
 //   inspect_inputs inputs FOLDER..           reads every input of every feature, with three workers

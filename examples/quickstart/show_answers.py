@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print a data set's questions with the gold and the predicted answers.
 
 Example: python -m examples.quickstart.show_answers DATASET.json predictions.json [--limit 20]

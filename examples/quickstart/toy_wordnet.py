@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the toy dictionary of the sample in the layout of WordNet's database, where retrieve.py reads it.
 
 Example: python -m examples.quickstart.toy_wordnet examples/quickstart/toy_wordnet.json DATA/nltk/corpora/wordnet

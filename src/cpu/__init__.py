@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The encoder layer as CPU computes it, with C++ kernels."""

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Attention of an encoder layer from the products q, k, v to the context, and its gradient. One head of one sample at a
 // time, a block of its queries at a time: the scores of a block fit the cache, and no [B, N, S, S] is ever in memory.
 #include <cstdlib>

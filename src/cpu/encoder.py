@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The encoder's layer as it is computed on CPU: the same parameters and the same mathematics as
 :class:`src.bert.EncoderLayer`, with one kernel for attention and for everything that lies between two matrix products.
 """

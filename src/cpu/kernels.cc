@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Kernels of src/cpu/ops.py for what lies between the matrix products of an encoder layer, each in one pass over
 // memory.
 #include "kernels.h"

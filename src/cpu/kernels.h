@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the CPU kernels share. MindSpore calls them as custom operators of type "aot": tensors and shapes, inputs first,
 // then outputs.
 //

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the kernels of this folder (*.cc) with this machine's C++ compiler, once, and makes operators of them.
 
 The library is kept in ``.kernels`` beside ``src``, or in a temporary folder of this process if that cannot be used.

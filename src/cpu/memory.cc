@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The memory layer of src/layers.py from the projected word pieces to what they read, and its gradient: concept vectors
 // are read where they lie, no [T, K, D] is ever in memory.
 //

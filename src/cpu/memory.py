@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The memory layer as it is computed on CPU: the same parameters and the same mathematics as
 :class:`src.layers.MemoryLayer`, in one kernel.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cells with gradients of their own, for CPU: attention, memory, and what lies between the encoder's products.
 
 MindSpore's CPU kernels of dense products run at full speed, but what lies between them takes many passes over memory,

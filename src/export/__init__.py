@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks and features as files for inference elsewhere."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Raw files between Python and the inference harness: folders, names, sizes and the manifest that describes them.
 
 preprocess.py writes ``<folder>/<NN>_data/<dataset>_batch_1_<i>.bin``, one folder an input of the network in the order

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint to one file for inference elsewhere: MindIR, ONNX or AIR."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cells of an exported ONNX file: the same function, from operators that exporter and runtimes support.
 
 MindSpore's exporter has no Erf, and runtimes do not recognise its pattern for layer normalisation: MindSpore Lite 2.0.0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Turns the inference harness's results into answers and scores."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindRecord to raw files for the inference harness; an interrupted run resumes where it stopped."""
 from __future__ import annotations
 

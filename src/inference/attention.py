@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network that also returns the attention of its memories, for the viewer."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the same network answers with memories switched off."""
 from __future__ import annotations
 

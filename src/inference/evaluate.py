@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation: features to logits, logits to answers, answers to exact match and F1.
 
 Reads the MindRecord file and the side table beside it; never the data set's JSON.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A page about a whole evaluation: its questions, answers and scores, and what the network read for each."""
 from __future__ import annotations
 

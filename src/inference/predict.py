@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions about any passage: text to features to answers, with everything loaded once."""
 from __future__ import annotations
 

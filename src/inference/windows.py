@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the network on one feature at a time: logits, and for the viewer the attention of its memories."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Concepts of a knowledge base: their names, which give the ids, and their vectors.
 
 A vectors file has one concept per line: its name, then its numbers, separated by blanks. The concept in line i

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Named entities of a data set in SQuAD's layout, written as a tagged copy of it.
 
 Persons, organisations, places and other names count; numbers, dates and amounts do not. spaCy's small English model

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Entities of a question and its passage with their concepts: the items of a NELL file and its like."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ``.data`` files: retrieved knowledge and word-level tokens, as JSON lines or as the authors' pickles.
 
 Three shapes travel in them (see docs/knowledge.md): token files and files of retrieved entities hold one dict per

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Knowledge for texts that no data set holds: what retrieve.py finds for whole files, found for one question."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From words and entity mentions to concept ids, for every word piece of a text."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NELL: the beliefs about an entity.
 
 NELL's belief export is a tab-separated file of many gigabytes. Only the promoted generalizations are of use ("Barack

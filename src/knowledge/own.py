@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval for your own knowledge base, from a map of words or entities to concepts.
 
 The map is a JSON object beside the vectors, ``KB_embeddings/<name>_map.json``: ``{"heart": ["organ", "muscle"]}``.

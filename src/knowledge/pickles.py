@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Safe reading of the authors' ``.data`` files: pickles of plain data that often come over plain HTTP.
 
 A pickle is a program for a stack machine. Before it runs, one pass over its opcodes admits those that build plain data,

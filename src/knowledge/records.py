@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records of token and retrieval files, found by question id."""
 from __future__ import annotations
 

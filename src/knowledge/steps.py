@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of retrieval: entities, tokens, WordNet, NELL and your own knowledge bases."""
 from __future__ import annotations
 

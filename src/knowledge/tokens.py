@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Word-level tokens: the passages and questions in BERT's basic tokens, and which of them each entity covers."""
 from __future__ import annotations
 

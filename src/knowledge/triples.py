@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Triples of a knowledge graph: reading them, and judging vectors by them (filtered ranks)."""
 from __future__ import annotations
 

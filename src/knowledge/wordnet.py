@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """WordNet retrieval: every word of the texts with the concepts it may stand for."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """WordNet's database files: the synsets of a word, base forms and relations.
 
 Reads the files as NLTK lays them out (``corpora/wordnet`` with ``index.*``, ``data.*`` and ``*.exc``, as a folder or

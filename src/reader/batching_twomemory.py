@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examples to features: windows, maximum context, answer positions, concepts; not yet padded.
 
 A feature is ``[CLS] question [SEP] window [SEP]``; a long passage gives several with overlapping windows.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data sets as streams of items, whatever the files: the common envelope, rows of JSON or Parquet, or shards.
 
 The envelope is a JSON object whose ``data`` is a long list. Rows are turned into such items by ``hub_rows.py``.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logits to answers: the n-best spans of every question, their text in the passage, and the files with the results.
 
 The letters: N features (windows), S positions of a feature, P word pieces of a passage.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data that travels through the reader: examples, windows and the side table that evaluation needs."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fields of what was read from a data set, with errors that name the file and the path inside it."""
 from __future__ import annotations
 

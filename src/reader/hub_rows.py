@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SQuAD and ReCoRD as the HuggingFace hub and SuperGLUE publish them: rows of questions instead of one nested list.
 
 Rows come from JSON lines or Parquet. They are turned into the items of the data sets' own layout, so that everything

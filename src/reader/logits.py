@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The logits of an evaluation: two numbers for every position of every feature."""
 from __future__ import annotations
 

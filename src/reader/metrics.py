@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact match and F1 as the official evaluation scripts of SQuAD and ReCoRD define them, once for both."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Passages with all their questions, and the named entities in both: what retrieval starts from."""
 from __future__ import annotations
 

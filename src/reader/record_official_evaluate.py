@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact match and F1 of ReCoRD predictions.
 
 python -m src.reader.record_official_evaluate DATASET.json PREDICTIONS.json

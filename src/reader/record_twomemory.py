@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ReCoRD: reading the queries, each with the entities one of which fills its @placeholder."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SQuAD 1.1 and 2.0: reading the questions."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exact match and F1 of SQuAD predictions.
 
 python -m src.reader.squad_v1_official_evaluate DATASET.json PREDICTIONS.json

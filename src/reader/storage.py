@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The compact form of features on disk, and back to the dense columns of the feature table.
 
 A stored feature has no padding: its word pieces, and for each knowledge base how many concepts each piece has and all

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text to words to word pieces, exactly as Google's BERT does it, cased or uncased.
 
 Three levels, used by every reader:

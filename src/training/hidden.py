@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a frozen encoder says about every feature, computed once and kept for all epochs.
 
 Nothing before the memories learns in the first stage, so without dropout the encoder's output for a feature never

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One training at a time writes a data set's checkpoints into a folder. No MindSpore: the launchers' checks use it."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What people watch while a network trains: log lines, metrics.jsonl and, at the end, a plot."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training: the recipe, the loop, and what it leaves behind (checkpoints, log lines, metrics.jsonl, a plot)."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An estimate of a training's memory, told before anything is compiled."""
 from __future__ import annotations
 

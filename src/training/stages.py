@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stages of a training: what each does, how many steps it takes, what is kept for it."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that a killed training needs to resume exactly where it stopped, in one file that is written atomically.
 
 ``training_state_{task}.ckpt`` holds the weights, Adam's moments, the moving average, the loss scale and the number of

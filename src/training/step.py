@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One training step: gradient, clipping, Adam with decoupled weight decay, moving average, loss scaling."""
 from __future__ import annotations
 

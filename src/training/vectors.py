@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DistMult vectors of a knowledge graph's entities: score(h, r, t) = sum(h * r * t), trained in MindSpore.
 
 Each relation has a reciprocal, so every question is for a tail. The true tail competes in a softmax with the tails of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One question with everything the viewer shows of it, gathered from the windows that the network read.
 
 A *position* counts the word pieces of a case: those of the question first, then all of the passage.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of concepts for people: ``__trout_NN_1`` is the noun "trout", ``concept:visualartist`` a visual artist."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write cases as one self-contained HTML page: JSON data inside the template, drawn by the template's script."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The KT-NETs that the authors trained with PaddlePaddle: folders of persistables, turned into our parameters.
 
 The authors' concept tables are as wide as the vectors (100); ours are padded to a multiple of 16. So every parameter

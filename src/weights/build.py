@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the network that the flags and files ask for."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: saved atomically, loaded by name with every shape checked.
 
 Beside ``NAME.ckpt`` lies ``NAME.json`` with the network's sizes and the options of the run. A checkpoint ends with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of the encoder's parameters here, in HuggingFace's files, in Paddle's and in MindSpore's BERT: one table.
 
 A row gives the three stems and what kind of thing stands there; the kind adds the endings:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paddle's old persistables: one file per parameter, named like it. The layout, read without Paddle.
 
     uint32  version of the variable, 0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders that hold a network made elsewhere: what they are, and how their tensors are read."""
 from __future__ import annotations
 
