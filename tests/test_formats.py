@@ -2,6 +2,7 @@
 """The reader and writer of .data files, and of vectors files."""
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import fuzz_formats
-from src.knowledge import formats, pickles
+from src.knowledge import concepts, formats, pickles
 from src.knowledge.concepts import (
     concept_ids,
     padded_table,
@@ -395,6 +396,33 @@ def test_faults_of_vectors_files(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as refusal:
         read_concept_vectors(path)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("header", [b"", b"3 2\n", b"\xef\xbb\xbf3 2\n", b"\xef\xbb\xbf"])
+def test_vectors_with_a_header_or_packed_have_the_same_ids(tmp_path, monkeypatch, packed, header):
+    monkeypatch.setattr(concepts, "PARSED_LINES", 2)
+    path = tmp_path / "vectors.txt"
+    data = header + b"dog 1 2\ncat 3 4\nnew_york 5 6\n"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    names, vectors = read_concept_vectors(path)
+    assert names == read_concept_names(path) == ["dog", "cat", "new_york"] and concept_ids(path)["dog"] == 1
+    np.testing.assert_array_equal(vectors, [[1, 2], [3, 4], [5, 6]])
+
+
+def test_faults_of_headers_and_packed_vectors(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(b"4 2\ndog 1 2\ncat 3 4\n")
+    with pytest.raises(InputError, match="2 concepts, its first line says 4"):
+        read_concept_names(path)
+    path.write_bytes(b"3 2\ndog 1 2\ncat 3 x\nbat 1 2\n")
+    with pytest.raises(InputError, match="line 3: 'x'"):      # the header is a line, too
+        read_concept_vectors(path)
+    path.write_bytes(gzip.compress(b"dog 1 2\n")[:-5])
+    with pytest.raises(InputError, match="cut short or damaged"):
+        read_concept_names(path)
+    path.write_bytes(b"5 1\n6 2\n")      # numbers are names where that is all they can be
+    assert read_concept_names(path) == ["5", "6"]
 
 
 def test_vectors_that_are_no_text(tmp_path):

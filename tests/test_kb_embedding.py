@@ -29,6 +29,17 @@ def test_faults_of_triples(tmp_path, text, words):
         read_triples(tmp_path / "test.txt")
 
 
+def test_names_with_blanks_and_assertions_of_conceptnet(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("\ufeffheart attack\taffects\theart\na r b\n"
+                    "/a/[/r/IsA/,/c/en/dog/,/c/en/pet/]\t/r/IsA\t/c/en/dog\t/c/en/pet\t{}\n", encoding="utf-8")
+    assert read_triples(path) == [("heart_attack", "affects", "heart"), ("a", "r", "b"),
+                                  ("/c/en/dog", "/r/IsA", "/c/en/pet")]
+    path.write_text("a\t\tb\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_triples(path)
+
+
 def test_numbers_follow_first_use():
     graph = number_triples([("b", "r", "a")], [("a", "s", "c")], [("d", "r", "a")])
     assert graph.entities == ("b", "a", "c", "d") and graph.relations == ("r", "s")
@@ -117,7 +128,7 @@ def test_either_held_back_file_can_judge(tmp_path):
 def test_wordnets_own_relations_are_triples(tmp_path):
     make_wordnet(tmp_path / "nltk" / "corpora" / "wordnet")
     graph = train_kb_embedding.read_graph(None, tmp_path)
-    assert graph.relations == ("_hypernym",) and "__river_NN_1" in graph.entities and len(graph.test) == 0
+    assert graph.relations == ("_hypernym", "_similar_to") and "__river_NN_1" in graph.entities and len(graph.test) == 0
 
 
 def test_a_missing_folder_is_one_line(tmp_path, capsys):

@@ -2,57 +2,101 @@
 """Concepts of a knowledge base: their names, which give the ids, and their vectors.
 
 A vectors file has one concept per line: its name, then its numbers, separated by blanks. The concept in line i
-(counted from 1) has id i; id 0 is the padding concept, whose vector is zero.
+(counted from 1) has id i; id 0 is the padding concept, whose vector is zero. The file may be packed (gzip), and may
+begin with word2vec's header (number of concepts, numbers per concept), which is not counted.
 """
 from __future__ import annotations
 
 import codecs
+import gzip
 import hashlib
 import re
 import warnings
+import zlib
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Iterable, NoReturn, Sequence
+from typing import IO, Iterable, Iterator, NoReturn, Sequence
 
 import numpy as np
 
 from src.config import KB_PAD_MULTIPLE
 from utils.util import InputError, atomic_path
 
+PARSED_LINES = 10_000      # lines of a vectors file whose numbers are parsed at a time
+_FIX = "fetch the concept vectors or train them with train_kb_embedding.py"
+_HEADER = re.compile(rb"([0-9]{1,12}) ([0-9]{1,9})\s*")
 _NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-def _read_lines(path: Path | str) -> list[bytes]:
-    """The lines of a vectors file, without their ends."""
+@dataclass(frozen=True)
+class _Line:
+    """A concept's line: its number in the file, the name and the rest."""
+
+    number: int
+    name: bytes
+    numbers: bytes
+
+
+def _read_lines(path: Path | str) -> Iterator[_Line]:
+    """Stream the concepts' lines of a vectors file, unpacked if need be, without word2vec's header.
+
+    Raises:
+        InputError: the file is missing, empty, damaged or shorter than its header says.
+    """
     try:
-        text = Path(path).read_bytes()
+        source: IO[bytes] = open(path, "rb")      # noqa: SIM115 - closed by the with below
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; fetch the concept vectors or train them with "
-                         "train_kb_embedding.py") from None
-    lines = text.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    if lines[-1].strip() == b"":
-        lines.pop()
-    if not lines:
-        raise InputError(f"{path}: empty; fetch the concept vectors or train them with train_kb_embedding.py")
-    return lines
+        raise InputError(f"{path}: no such file; {_FIX}") from None
+    with source:
+        packed = source.read(2) == b"\x1f\x8b"
+        source.seek(0)
+        lines = enumerate(gzip.GzipFile(fileobj=source) if packed else source, 1)
+        try:
+            yield from _concept_lines(path, ((number, line.rstrip(b"\n")) for number, line in lines))
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise InputError(f"{path}: cut short or damaged (gzip); fetch it again") from None
 
 
-def _decode_names(path: Path | str, names: Sequence[bytes]) -> list[str]:
-    """Names as strings, refusing empty, unreadable and duplicate ones."""
-    try:
-        texts = b"\n".join(names).decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        line = next(line for line, name in enumerate(names, 1) if name.decode("utf-8", "replace").count("\ufffd"))
-        raise InputError(f"{path}: line {line}: the name is not UTF-8; is this a text file?") from None
-    if len(set(texts)) < len(texts) or "" in texts:
-        seen: dict[str, int] = {}
-        for line, name in enumerate(texts, 1):
-            if not name:
-                raise InputError(f"{path}: line {line}: no concept name at the start of the line")
-            if name in seen:
-                raise InputError(f"{path}: line {line}: the concept {name[:80]!r} is already in line {seen[name]}; "
-                                 "remove one of them")
-            seen[name] = line
-    return texts
+def _concept_lines(path: Path | str, lines: Iterator[tuple[int, bytes]]) -> Iterator[_Line]:
+    number, first = next(lines, (0, b""))
+    _, second = ahead = next(lines, (0, b""))
+    first = first.removeprefix(codecs.BOM_UTF8)
+    header = _HEADER.fullmatch(first)
+    promised = int(header[1]) if header and int(header[2]) > 1 and len(second.split()) == int(header[2]) + 1 else None
+    count = 0
+    for place, line in chain([(number, first)] if promised is None else [], [ahead], lines):
+        if not line.strip():
+            if next(lines, None) is not None:
+                raise InputError(f"{path}: line {place}: no concept name at the start of the line")
+            break
+        name, _, numbers = line.partition(b" ")
+        count += 1
+        yield _Line(place, name, numbers)
+    if not count:
+        raise InputError(f"{path}: empty; {_FIX}")
+    if promised not in (None, count):
+        raise InputError(f"{path}: {count} concepts, its first line says {promised}; fetch the file again")
+
+
+class _Names:
+    """Collects the names of concepts, refusing empty, unreadable and duplicate ones."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+        self.lines: dict[str, int] = {}      # name -> line
+
+    def add(self, line: _Line) -> None:
+        place = f"{self._path}: line {line.number}"
+        try:
+            name = line.name.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{place}: the name is not UTF-8; is this a text file?") from None
+        if not name:
+            raise InputError(f"{place}: no concept name at the start of the line")
+        if self.lines.setdefault(name, line.number) != line.number:
+            raise InputError(f"{place}: the concept {name[:80]!r} is already in line {self.lines[name]}; "
+                             "remove one of them")
 
 
 def read_concept_names(path: Path | str) -> list[str]:
@@ -61,7 +105,10 @@ def read_concept_names(path: Path | str) -> list[str]:
     Raises:
         InputError: the file is missing or empty, a name is missing, unreadable or given twice (with the line).
     """
-    return _decode_names(path, [line.partition(b" ")[0] for line in _read_lines(path)])
+    names = _Names(path)
+    for line in _read_lines(path):
+        names.add(line)
+    return list(names.lines)
 
 
 def concept_ids(path: Path | str) -> dict[str, int]:
@@ -91,20 +138,24 @@ def read_concept_vectors(path: Path | str) -> tuple[list[str], np.ndarray]:
         InputError: the file is missing, a line has another width than the first, something that is no number, NaN or
             an infinite value, or a name is missing or given twice (with the line).
     """
+    names = _Names(path)
+    parts: list[np.ndarray] = []
+    width = 0
     lines = _read_lines(path)
-    parts = [line.partition(b" ") for line in lines]
-    names = _decode_names(path, [name for name, _, _ in parts])
-    width = len(parts[0][2].split())
-    if width == 0:
-        raise InputError(f"{path}: line 1: no numbers behind the name; is this a vectors file?")
-    for number, (_, _, numbers) in enumerate(parts, 1):
-        if numbers.count(b" ") + 1 != width and len(numbers.split()) != width:
-            raise InputError(f"{path}: line {number}: {len(numbers.split())} numbers, the lines above have {width}; "
-                             "the file may be cut short")
-    vectors = _parse_numbers(b" ".join(numbers for _, _, numbers in parts))
-    if vectors.size != len(names) * width or not np.isfinite(vectors).all():
-        _refuse_numbers(path, [numbers for _, _, numbers in parts], width)
-    return names, vectors.reshape(len(names), width)
+    while chunk := list(islice(lines, PARSED_LINES)):
+        width = width or len(chunk[0].numbers.split())
+        if width == 0:
+            raise InputError(f"{path}: line {chunk[0].number}: no numbers behind the name; is this a vectors file?")
+        for line in chunk:
+            names.add(line)
+            if line.numbers.count(b" ") + 1 != width and len(line.numbers.split()) != width:
+                raise InputError(f"{path}: line {line.number}: {len(line.numbers.split())} numbers, the lines above "
+                                 f"have {width}; the file may be cut short")
+        values = _parse_numbers(b" ".join(line.numbers for line in chunk))
+        if values.size != len(chunk) * width or not np.isfinite(values).all():
+            _refuse_numbers(path, chunk, width)
+        parts.append(values.reshape(len(chunk), width))
+    return list(names.lines), np.concatenate(parts)
 
 
 def _parse_numbers(text: bytes) -> np.ndarray:
@@ -114,16 +165,16 @@ def _parse_numbers(text: bytes) -> np.ndarray:
         return np.fromstring(text.decode("latin-1"), np.float32, sep=" ")
 
 
-def _refuse_numbers(path: Path | str, lines: Sequence[bytes], width: int) -> NoReturn:
+def _refuse_numbers(path: Path | str, lines: Sequence[_Line], width: int) -> NoReturn:
     """Say which line has a word that is no finite number."""
-    for number, line in enumerate(lines, 1):
-        words = line.split()
+    for line in lines:
+        words = line.numbers.split()
         if len(words) != width:
-            raise InputError(f"{path}: line {number}: {len(words)} numbers, the lines above have {width}; "
+            raise InputError(f"{path}: line {line.number}: {len(words)} numbers, the lines above have {width}; "
                              "the file may be cut short")
         for word in words:
             if not _NUMBER.fullmatch(word) or abs(float(word)) > np.finfo(np.float32).max:
-                raise InputError(f"{path}: line {number}: {word.decode('utf-8', 'replace')[:40]!r} is no finite "
+                raise InputError(f"{path}: line {line.number}: {word.decode('utf-8', 'replace')[:40]!r} is no finite "
                                  "number; remove the line or train the vectors again")
     raise InputError(f"{path}: its numbers cannot be read; they must be separated by blanks")
 

@@ -38,14 +38,19 @@ class Graph:
 def read_triples(path: Path) -> list[Triple]:
     """Read a file with one triple per line: head, relation and tail, separated by tabs or blanks.
 
+    Between tabs a name may hold blanks, which become ``_`` as in a vectors file. ConceptNet's assertions (five columns,
+    the first begins with ``/a/``) are read as they are.
+
     Raises:
-        InputError: the file is missing, empty, or a line has not three words.
+        InputError: the file is missing, empty, or a line has not three parts.
     """
-    lines = read_text(path, "give a folder with train.txt and test.txt").splitlines()
+    lines = read_text(path, "give a folder with train.txt and test.txt").rstrip("\n").split("\n")
     triples: list[Triple] = []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if len(words) != 3:
+    for number, line in enumerate(lines if lines != [""] else [], 1):
+        words = ["_".join(name.split()) for name in line.split("\t")] if line.count("\t") > 1 else line.split()
+        if len(words) == 5 and words[0].startswith("/a/"):
+            words = [words[2], words[1], words[3]]
+        if len(words) != 3 or not all(words):
             raise InputError(f"{path}: line {number} has {len(words)} words; a triple is head, relation and tail")
         triples.append((words[0], words[1], words[2]))
     if not triples:
