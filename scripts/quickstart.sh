@@ -63,10 +63,9 @@ link_data() {       # DATAPATH FOLDER: links to the files that conversion reads;
     done
 }
 
-knowledge_there() { # DATA TASK CASE
+knowledge_there() { # DATA TASK
     local split
     for split in train dev; do
-        [[ -f $1/tokenization_$2/tokens/$split.tokenization.$3.data ]] || return 1
         [[ -f $1/retrieve_nell/output_$2/$split.retrieved_nell_concepts.data ]] || return 1
     done
     [[ -f $1/retrieve_wordnet/output_$2/retrived_synsets.data ]]
@@ -119,7 +118,7 @@ else
 fi
 data=$work/data vocabulary=$encoder/vocab.txt
 for task in "${tasks[@]}"; do
-    if [[ -z $DATAPATH ]] || ! knowledge_there "$data" "$task" "$case"; then
+    if [[ -z $DATAPATH ]] || ! knowledge_there "$data" "$task"; then
         show_and_run retrieve.py --data_url "$data" --dataset "$task" --vocab_path "$vocabulary" \
             --uncased_vocab_path "$vocabulary"
     fi

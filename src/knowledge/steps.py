@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
@@ -14,7 +13,7 @@ from src.config import CORENLP_URL, NELL, SPLITS, SQUAD, WORDNET, DataFolder, Kn
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.entities import CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
 from src.knowledge.entity_retrieval import Finder, retrieve
-from src.knowledge.formats import Format, read_records, write_mapping, write_records
+from src.knowledge.formats import Format, write_mapping, write_records
 from src.knowledge.nell import BeliefFile, NellFinder, build_belief_file
 from src.knowledge.own import ConceptMap, check_paths, map_path
 from src.knowledge.tokens import query_words, token_items, tokenize_passage, uncased_tokens
@@ -26,7 +25,6 @@ from utils.uptodate import RECORDS, Job, run_job
 from utils.util import LOGGER, InputError
 
 STEPS = ("entities", "wordnet", "nell", "own")      # what ``--step all`` does; tokens are made on request only
-TOKEN_KEYS = ("id", "query_subtokens", "query_sub_to_ori_index", "document_subtokens", "document_sub_to_ori_index")
 UNCASED_VOCAB = "uncased_L-24_H-1024_A-16/vocab.txt"
 NELL_EXPORT = "NELL.*.esv.csv*"       # looked for in the data folder and in its folders raw and retrieve_nell
 
@@ -72,8 +70,7 @@ class Retrieval:
         for job in jobs[step](task, splits):
             if job.output.suffix == ".data":
                 job = replace(job, settings={**job.settings, "format": self.options.form})
-            if not run_job(job, self.folder.root, self.options.force) and step == "tokens":
-                self._check_tokens(job.output, task)
+            run_job(job, self.folder.root, self.options.force)
 
     # --- entities --------------------------------------------------------------------------------------------------
 
@@ -110,7 +107,8 @@ class Retrieval:
     # --- tokens ----------------------------------------------------------------------------------------------------
 
     def _tokens(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
-        cased, uncased = self._vocabulary(lower_case=False), self._vocabulary(lower_case=True)
+        cased = self.options.vocab_path or self.folder.bert() / "vocab.txt"
+        uncased = self.options.uncased_vocab_path or self.folder.root / UNCASED_VOCAB
         for vocabulary, lower_case in ((cased, False), (uncased, True)):
             if lower_case and not self.options.uncased_vocab_path and not uncased.is_file():
                 LOGGER.info("%s: no such file, so no uncased token files (only uncased encoders need them)", uncased)
@@ -123,31 +121,10 @@ class Retrieval:
                 yield Job(target, [*self._text_files(task, split), vocabulary],
                           partial(self._write_tokens, task, split, vocabulary, lower_case, target))
 
-    def _vocabulary(self, lower_case: bool) -> Path:
-        if lower_case:
-            return self.options.uncased_vocab_path or self.folder.root / UNCASED_VOCAB
-        return self.options.vocab_path or self.folder.bert() / "vocab.txt"
-
     def _write_tokens(self, task: TaskConfig, split: str, vocabulary: Path, lower_case: bool, target: Path) -> None:
         what = "uncased tokens" if lower_case else "cased tokens"
         write_records(target, token_items(self._passages(task, split, what), BertTokenizer(vocabulary, lower_case)),
                       self.options.form)
-
-    def _check_tokens(self, path: Path, task: TaskConfig) -> None:
-        """Compare a token file that is there already with the texts and the vocabulary, piece by piece.
-
-        Raises:
-            InputError: it was made from another text or with another vocabulary.
-        """
-        split, _, case, _ = path.name.split(".")
-        tokenizer = BertTokenizer(self._vocabulary(case == "uncased"), lower_case=case == "uncased")
-        made = token_items(self._passages(task, split, f"{case} tokens", with_entities=False), tokenizer)
-        for number, (ours, theirs) in enumerate(zip_longest(made, read_records(path))):
-            for key in TOKEN_KEYS:
-                if ours is None or theirs is None or theirs.get(key) != ours[key]:
-                    raise InputError(f"{path}: item {number} ({(ours or theirs)['id']}) has other {key} than the texts "
-                                     f"with {tokenizer.vocab_path}; make it again with --force")
-        LOGGER.info("%s: agrees with the texts", path)
 
     # --- WordNet ---------------------------------------------------------------------------------------------------
 
