@@ -29,21 +29,19 @@ KILLING = 5.0       # seconds in which SIGKILL must have worked
 PAUSE = 0.05
 
 
-def members(run: str) -> list[int]:
-    """Process ids with this run's id, or that of a run inside it."""
+def members(run: str, name: str = RUN) -> list[int]:
+    """Process ids with this run's id, or that of a run inside it, in the environment variable ``name``."""
     found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    for folder in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{name}/environ", "rb") as source:
+            with open(f"/proc/{folder}/environ", "rb") as source:
                 variables = source.read().split(b"\0")
         except OSError:         # it has ended, or is another user's
             continue
         for variable in variables:
             key, _, value = os.fsdecode(variable).partition("=")
-            if key == RUN and f"{value}/".startswith(f"{run}/"):
-                found.append(int(name))
+            if key == name and f"{value}/".startswith(f"{run}/"):
+                found.append(int(folder))
     return found
 
 
