@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from src.checks import check_only
 from src.config import SQUAD
 from src.settings import EvaluationSettings
 from utils.util import run_main, set_up_logging
@@ -13,6 +14,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, evaluate."""
     settings = EvaluationSettings.parse(argv, SQUAD)
     set_up_logging()
+    if settings.run.check_only:
+        check_only(settings)
+        return
     from src.training.loop import run_evaluation  # MindSpore takes seconds to import: not for --help and wrong flags
     run_evaluation(settings)
 

@@ -282,7 +282,7 @@ def read_examples(path: Path) -> None:
 
 def read_rank_table(path: Path) -> None:
     """A rank table of two ranks."""
-    from src.check_launch import read_rank_table
+    from utils.rank_table import read_rank_table
 
     read_rank_table(path, 0, 1)
 

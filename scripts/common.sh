@@ -105,15 +105,15 @@ read_arguments() {  # "NAME NAME [NAME]" ARGUMENTS...: sets POSITIONAL and, from
         die "${#POSITIONAL[@]} arguments given; usage: $SELF ${names[*]} [-- FLAGS of the Python script]"
 }
 
-check() {           # one line and exit code 2 where something is missing
-    "$PYTHON" "$ROOT/src/check_launch.py" "$@" || exit 2
+check() {           # SCRIPT FLAGS...: one line and exit code 2 where something is missing
+    "$PYTHON" "$ROOT/$1" "${@:2}" --check_only True || exit 2
 }
 
-check_training() {  # TASK DEVICES FLAGS...: lock the checkpoint folder, move what an earlier training has left aside
+check_training() {  # TASK FLAGS...: lock the checkpoint folder, move what an earlier training has left aside
     local output path folder lock number=''
     local -a lines
     local -A kept=()
-    output=$(check train "$1" --devices "$2" -- "${@:3}")
+    output=$(check "run_KTNET_$1.py" "${@:2}")
     mapfile -t lines <<<"$output"           # the checkpoint folder, then the files in the way
     if [[ -z $output || $OTHER_HOST == yes ]]; then return 0; fi      # the first host's processes alone write
     mkdir -p -- "${lines[0]}"
@@ -204,7 +204,7 @@ train() {           # TASK TARGET LOG FLAGS_OF_THE_LAUNCHER... -- ARGUMENTS...
     stage_flags "$task"
     local -a flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")"
         --checkpoints "$ROOT/output" "${own[@]}" "${STAGE_FLAGS[@]}" "${FLAGS[@]}")
-    check_training "$task" 1 "${flags[@]}"
+    check_training "$task" "${flags[@]}"
     start "$log" "$PYTHON" "$ROOT/run_KTNET_$task.py" "${flags[@]}"
 }
 
@@ -214,7 +214,7 @@ evaluate() {        # TASK TARGET ARGUMENTS...
     find_python
     local -a flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")"
         --load_checkpoint_path "$(absolute "${POSITIONAL[1]}")" --checkpoints "$results" "${FLAGS[@]}")
-    check eval "$task" --devices 1 -- "${flags[@]}"
+    check "run_KTNET_${task}_eval.py" "${flags[@]}"
     [[ " ${FLAGS[*]}" == *" --checkpoints"* ]] || keep_earlier "$results"
     start "$ROOT/eval_$task.log" "$PYTHON" "$ROOT/run_KTNET_${task}_eval.py" "${flags[@]}"
 }
@@ -237,7 +237,8 @@ distribute() {
     check_hosts
     if [[ $usage == *RANK_TABLE_FILE ]]; then
         RANK_TABLE_FILE=$(absolute "${POSITIONAL[1]}")
-        KTNET_RANKS=$(check rank_table "$RANK_TABLE_FILE" --node_rank "${NODE_RANK:-0}" --nodes "${NNODES:-1}")
+        KTNET_RANKS=$(cd "$ROOT" && "$PYTHON" -m utils.rank_table "$RANK_TABLE_FILE" --node_rank "${NODE_RANK:-0}" \
+            --nodes "${NNODES:-1}") || exit 2
         export RANK_TABLE_FILE KTNET_RANKS                  # lines of rank and device
         own_devices=$(wc -l <<<"$KTNET_RANKS")
         if [[ $target == Ascend ]]; then LAUNCHER=${LAUNCHER:-ranktable}; fi
@@ -251,7 +252,7 @@ distribute() {
     stage_flags "$task"
     flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")" --checkpoints "$ROOT/output"
         --is_distribute True --device_num "$devices" "${own[@]}" "${STAGE_FLAGS[@]}" "${FLAGS[@]}")
-    check_training "$task" "$own_devices" "${flags[@]}"
+    check_training "$task" "${flags[@]}"
     export PYTHON LAUNCHER=${LAUNCHER:-msrun}
     keep_earlier "${log%.log}_workers"
     start "$log" bash "$ROOT/scripts/workers.sh" "$task" "${log%.log}_workers" "$own_devices" "${flags[@]}"

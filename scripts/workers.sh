@@ -60,7 +60,7 @@ show_end() {        # FILE
     tail -n 30 -- "$1"
 }
 
-"$PYTHON" "$ROOT/src/check_launch.py" features "$TASK" -- "$@"      # once, not in every process
+"$PYTHON" "$ROOT/run_KTNET_$TASK.py" "$@" --convert_only True        # once, not in every process
 set -- "$ROOT/run_KTNET_$TASK.py" "$@"
 case $LAUNCHER in
     msrun) by_msrun "$@" & ;;

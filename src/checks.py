@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether everything that a run will read is there: checked before any device is touched, and named first."""
+"""Whether everything that a run will read is there: checked before any device is touched, and named first.
+
+``--check_only True`` of the entry scripts makes these checks and ends; the launchers do so before they start anything.
+"""
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from src.settings import EvaluationSettings, TrainingSettings
+from src.training.lock import check_unlocked
+from utils.device import VISIBLE, choose_target, count_devices
 from utils.util import InputError
 
 CHECKPOINT_FIX = "training writes KTNET_*.ckpt below output/finetune_checkpoint"
@@ -78,3 +85,99 @@ def check_evaluation(settings: EvaluationSettings) -> None:
     """
     need(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path", CHECKPOINT_FIX)
     check_features(settings, "dev")
+
+
+# --- --check_only -----------------------------------------------------------------------------------------------------
+
+
+def check_only(settings: TrainingSettings | EvaluationSettings) -> None:
+    """Check what a run needs on this host; of a training, print what it would write over.
+
+    Raises:
+        InputError: something is missing or in the way.
+    """
+    check_packages()
+    if not settings.data.data_url.is_dir():
+        raise InputError(f"{settings.data.data_url}: no such folder; DATAPATH is the data folder (see the README)")
+    target = settings.device.device_target
+    check_devices(choose_target(target) if target == "auto" else target, devices_here(settings))
+    if isinstance(settings, EvaluationSettings):
+        check_evaluation(settings)
+    else:
+        check_training(settings)
+        show_training(settings)
+
+
+def devices_here(settings: TrainingSettings | EvaluationSettings) -> int:
+    """Devices that a run takes on this host; the launchers tell the number of hosts in NNODES."""
+    if isinstance(settings, EvaluationSettings) or not settings.job.is_distribute:
+        return 1
+    return settings.job.device_num // int(os.environ.get("NNODES", "1"))
+
+
+def check_packages() -> None:
+    """Import MindSpore and what the project needs beside it.
+
+    Raises:
+        SystemExit: an import fails; the message names the interpreter.
+    """
+    try:
+        import mindspore
+        import tokenizers
+        import tqdm  # noqa: F401 - only whether they are there
+    except Exception as error:      # a broken installation can raise anything
+        reason = " ".join(str(error).split())[:300]
+        print(f"error: {sys.executable}: {type(error).__name__}: {reason}; install requirements.txt there "
+              "(bash scripts/quickstart.sh makes .venv with it) or give another interpreter with PYTHON=",
+              file=sys.stderr)
+        sys.exit(2)
+    del mindspore, tokenizers
+
+
+def check_devices(target: str, wanted: int) -> None:
+    """Refuse a run that wants more devices than there are; on CPU processes share the cores.
+
+    Raises:
+        InputError: too few devices.
+    """
+    if target != "CPU" and (found := count_devices(target)) < wanted:
+        raise InputError(f"--device_target {target}: {wanted} wanted, {found} found on this host (the environment "
+                         f"variable {VISIBLE[target]} counts as well); give fewer devices, or DEVICE_TARGET=CPU to "
+                         "run on the processor")
+
+
+def show_training(settings: TrainingSettings) -> None:
+    """Print the checkpoint folder and what a new training would write over.
+
+    Raises:
+        InputError: another training is using the folder.
+    """
+    job = settings.job
+    if job.do_train:
+        print(job.save_finetune_checkpoint_path.absolute())
+        check_unlocked(job.save_finetune_checkpoint_path, settings.task.name)
+        for path in [] if job.resume else earlier_training(settings):
+            print(path)
+
+
+def earlier_training(settings: TrainingSettings) -> list[Path]:
+    """The files of earlier trainings on this data set where a new one would put its own.
+
+    Raises:
+        InputError: the new one starts from one of them.
+    """
+    from src.reader.decoding import NBEST, NULL_ODDS, PREDICTIONS, RESULT
+    from src.training.log import LogFiles
+
+    task, job = settings.task, settings.job
+    checkpoints, results = job.save_finetune_checkpoint_path.absolute(), settings.run.checkpoints.absolute()
+    written = list(LogFiles(results, task.name).all())
+    if job.do_predict:
+        written += [results / name for name in (PREDICTIONS, NBEST, NULL_ODDS, RESULT)]
+    found = [path for pattern in (f"KTNET_{task.name}-*", f"training_state_{task.name}.*")
+             for path in sorted(checkpoints.glob(pattern))]
+    found += [path for path in written if path.exists()]
+    if job.init_checkpoint is not None and job.init_checkpoint.absolute() in found:
+        raise InputError(f"--init_checkpoint {job.init_checkpoint}: it lies in {checkpoints}, where the new training "
+                         "would put its own; give another folder by --save_finetune_checkpoint_path")
+    return found

@@ -84,6 +84,17 @@ def prepare_features(settings: S, split: str) -> tuple[S, dict[str, Any]]:
     return settings, bring_up_to_date(planned_conversion(settings, split), manifest)
 
 
+def convert_only(settings: TrainingSettings) -> None:
+    """Convert what a training will read, where it is missing; a distributed run does so once, before its processes.
+
+    Raises:
+        InputError: the features cannot be made.
+    """
+    settings, _ = prepare_features(settings, "train")
+    if settings.job.do_predict or settings.job.do_val:
+        prepare_features(settings, "dev")
+
+
 def as_converted(settings: N, converted: Mapping[str, Any], target: Path) -> N:
     """The settings with the features' own values for the flags that were left out.
 

@@ -148,6 +148,8 @@ class RunSettings:
     buckets: PositiveInt = flag(4, "lengths that batches are padded to; each is compiled once, 1 pads all to "
                                    "max_seq_len")
     checkpoints: Path = flag(Path("output"), "folder of logs and results")
+    check_only: bool = flag(False, "check flags, files, packages and devices, then end; a training also prints its "
+                                   "checkpoint folder and the files of an earlier one in its way")
     predict_file: Path = flag(derive=lambda settings: settings.data.folder.dataset_json(settings.task, "dev"), help=(
         "data set for evaluation, JSON [{task.folder}/{task.json_files[dev]}]"))
     predict_mindrecord_file: Path = flag(derive=lambda settings: settings.data.folder.mindrecord(settings.task, "dev"),
@@ -259,6 +261,7 @@ class JobSettings:
     save_finetune_checkpoint_path: Path = flag(
         derive=lambda settings: settings.run.checkpoints / "finetune_checkpoint",
         help="folder of the checkpoints [finetune_checkpoint below --checkpoints]")
+    convert_only: bool = flag(False, "convert the features that are missing, then end")
     is_distribute: bool = flag(False, "data parallel over several devices")
     device_num: PositiveInt = flag(1, "devices of a distributed run; checked against what was started")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from src.check_launch import read_rank_table
 from tests import small_training
 from utils.device import count_devices
+from utils.rank_table import read_rank_table
 from utils.util import InputError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -37,12 +37,14 @@ SCRIPTS = sorted(path for folder in ("scripts", "ascend310_infer") for path in (
 # Writes down how it was called and does what STUB_DO says; CHECK=1 lets the launcher's checks be made by Python.
 STUB = """#!/usr/bin/env bash
 case $1 in
-    *check_launch.py)
-        if [[ ${CHECK:-0} == 1 || $2 == rank_table ]]; then exec REAL "$@"; fi
-        exit 0 ;;
     -c | -I) exec REAL "$@" ;;
-    -m) [[ ${MSRUN:-0} != 1 ]] || exec REAL "$@" ;;
+    -m) [[ $2 != utils.rank_table ]] || exec REAL "$@"
+        [[ ${MSRUN:-0} != 1 ]] || exec REAL "$@" ;;
 esac
+if [[ " $* " == *" --check_only True "* || " $* " == *" --convert_only True "* ]]; then
+    if [[ ${CHECK:-0} == 1 ]]; then exec REAL "$@"; fi
+    exit 0
+fi
 printf '%s\\n' "$@" >"$STUB_FOLDER/arguments-${RANK_ID:-0}"
 if [[ ${MS_ROLE:-} == MS_SCHED ]]; then exec sleep 60; fi
 eval "${STUB_DO:-:}"
@@ -380,8 +382,21 @@ def test_rank_tables(launchers: Launchers) -> None:
     with pytest.raises(InputError, match=r"ranks are \[1, 2\]"):
         read_rank_table(path, 0, 1)
     path.write_text('{"server_list": [{"device": [{"rank_id": "0"}]}]}', encoding="utf-8")
-    with pytest.raises(InputError, match="no rank table"):
+    with pytest.raises(InputError, match="not a rank table"):
         read_rank_table(path, 0, 1)
+
+
+@pytest.mark.parametrize("text", [
+    "[]", "3", '{"server_list": {}}', '{"server_list": "abc"}', '{"server_list": [{"device": [[]]}]}',
+    '{"server_list": [{"device": [{"rank_id": NUMBER, "device_id": "0"}]}]}'])
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e400", "9" * 5000, '"' + "9" * 5000 + '"', "0.5", "true", "-1",
+                                    '"²"', "null", "{}"])
+def test_broken_rank_tables(tmp_path: Path, text: str, number: str) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(text.replace("NUMBER", number), encoding="utf-8")
+    with pytest.raises(InputError, match="table.json: ") as refusal:
+        read_rank_table(path, 0, 1)
+    assert len(str(refusal.value)) < 1000
 
 
 # --- several processes -----------------------------------------------------------------------------------------------
