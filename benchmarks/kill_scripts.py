@@ -109,8 +109,8 @@ class Place:
 
 
 def retrieve(place: Place) -> Script:
+    (place.folder / "raw").mkdir()
     data = small_raw.make_inputs(place.folder / "raw")
-    shutil.copy(data.bert() / "vocab.txt", place.folder / "vocab.txt")
     return place.program("retrieve.py", "--data_url", str(data.root), "--dataset", "squad", "--force")
 
 
@@ -262,13 +262,16 @@ def kill_often(name: str, place: Place, kills: int, generator: random.Random) ->
     duration, seconds, survivors, killed = whole_run(script, f"{name}-whole", log), [], [], []
     remove(script.outputs)
     attempts = 0
-    while len(killed) < kills and attempts < 3 * kills:
+    while len(killed) < kills and attempts < 4 * kills:
         attempts += 1
         mark, number = f"{name}-{attempts}", SIGNALS[len(killed) // 2 % len(SIGNALS)]
         with started(script, mark, log) as (_, own):
-            time.sleep(generator.random() * duration)
-            processes = alive(mark)
-            others = [pid for pid in processes if pid != own]
+            time.sleep(generator.random() * duration * (0.5 if len(killed) % 2 else 1.0))
+            while processes := alive(mark):
+                others = [pid for pid in processes if pid != own]
+                if others or len(killed) % 2 == 0:
+                    break
+                time.sleep(0.02)
             if not processes or (len(killed) % 2 and not others):
                 remove(script.outputs)          # it has ended, or has no process but its own now
                 continue

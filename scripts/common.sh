@@ -32,6 +32,13 @@ find_python() {     # sets PYTHON
     PYTHON=$(absolute "$found")
 }
 
+only_one() {        # LOCK PLACE: refuse where this script is at work already; the lock ends with this process
+    local number
+    mkdir -p -- "$(dirname "$1")"
+    exec {number}>"$1"
+    flock --nonblock "$number" || die "$2: another $SELF is at work there; wait for it, or stop it"
+}
+
 under_guard() {     # ARGUMENTS...: start this script again so that nothing it starts outlives it (see guard.py)
     local candidate
     [[ ${KTNET_RUN:-} != */"$PPID"-* && ${KTNET_RUN:-} != "$PPID"-* ]] || return 0      # that is done

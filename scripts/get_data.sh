@@ -231,8 +231,7 @@ command -v -- "$CURL" >/dev/null || die "CURL: $CURL is not a program; install c
 find_python
 mkdir -p "$DATA"
 if [[ $list_only == no ]]; then
-    exec {LOCK_NUMBER}>"$DATA/.get_data.lock"
-    flock --nonblock "$LOCK_NUMBER" || die "$DATA: another get_data.sh is at work there; wait for it"
+    only_one "$DATA/.get_data.lock" "$DATA"
 fi
 for part in "$@"; do
     echo "$part"

@@ -23,8 +23,7 @@ find_python
 data=$(absolute "${1:-./data}")
 target=$data/nltk/corpora/wordnet
 mkdir -p "$data/nltk/corpora"
-exec {LOCK_NUMBER}>"$data/nltk/.get_wordnet.lock"
-flock --nonblock "$LOCK_NUMBER" || die "$data: another get_wordnet.sh is at work there; wait for it"
+only_one "$data/nltk/.get_wordnet.lock" "$data"
 rm -rf "$data/nltk"/.get_wordnet.*.part                  # of an interrupted run
 scratch=$(mktemp -d "$data/nltk/.get_wordnet.XXXXXX.part")
 trap 'rm -rf "$scratch"' EXIT

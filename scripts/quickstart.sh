@@ -27,6 +27,7 @@ OUTPUT=$(absolute "${OUTPUT:-$ROOT/quickstart_output}")
 [[ -z $DATAPATH || -d $DATAPATH ]] || die "DATAPATH=$DATAPATH: no such folder"
 [[ -z $ENCODER || -d $ENCODER ]] || die "ENCODER=$ENCODER: no such folder"
 cd "$ROOT"
+only_one "$OUTPUT/.quickstart.lock" "$OUTPUT"
 
 step() { printf '\n== %s  (%d:%02d)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 

@@ -77,6 +77,7 @@ step() {            # LOG FUNCTION: its output goes to the log and, should it fa
     die "$2 failed; the complete log is $1"
 }
 
+only_one "$ROOT/preprocess_result/.lock" "$ROOT"
 infer_log=$ROOT/infer.log acc_log=$ROOT/acc.log
 keep_earlier "$infer_log"
 keep_earlier "$acc_log"

@@ -2,10 +2,12 @@
 """The quickstart's sample is consistent, its knowledge can be retrieved, and its environment is made only once."""
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,23 @@ def test_two_installations_take_turns(folder: Path) -> None:
     assert any("waiting for another installation" in done.stdout for done in both)
     lines = (folder / "notes").read_text(encoding="utf-8").splitlines()
     assert [line.split()[-1] for line in lines] == ["venv", "requirements.txt", "done"]      # the second finds it done
+
+
+@pytest.mark.parametrize("script, place", [("quickstart.sh", ".quickstart.lock"),
+                                           ("run_infer_310.sh", "preprocess_result/.lock")])
+def test_two_at_once(tmp_path: Path, script: str, place: str) -> None:
+    shutil.copytree(REPOSITORY / "scripts", tmp_path / "copy" / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    root = tmp_path / "copy"
+    lock = root / ("quickstart_output" if "quickstart" in place else "") / place
+    lock.parent.mkdir(parents=True)
+    (root / "features").touch()
+    arguments = [] if script == "quickstart.sh" else ["features", "features", "n", "squad", "scripts"]
+    with open(lock, "w", encoding="utf-8") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second = subprocess.run(["bash", f"scripts/{script}", *arguments], cwd=root, capture_output=True, text=True,
+                                check=False, env={**os.environ, "PYTHON": sys.executable})
+    assert second.returncode == 2 and f"another {script} is at work there" in second.stderr
+    assert second.stderr.count("\n") == 1 and not second.stdout
 
 
 def test_a_killed_installation_is_made_anew(folder: Path) -> None:
