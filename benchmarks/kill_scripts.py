@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kill every long script, and its processes, again and again; prints one JSON line a script.
 
     python -m benchmarks.kill_scripts [--kills 20] [--seed 1] [SCRIPT ...]

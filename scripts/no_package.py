@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build backend that refuses: pip would otherwise make an empty package of the repository."""
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
 set -uo pipefail
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-    sed -n '2,/^\([^#]\|$\)/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,/^\([^#]\|$\)/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
 fi
 if [[ ${MS_ROLE:-} == MS_SCHED ]]; then name=scheduler; else name=${OMPI_COMM_WORLD_RANK:-${RANK_ID:-0}}; fi

@@ -10,7 +10,7 @@
 set -euo pipefail
 
 if [[ $# -lt 3 || $1 == -* ]]; then
-    sed -n '2,/^\([^#]\|$\)/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,/^\([^#]\|$\)/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     if [[ ${1:-} == -h || ${1:-} == --help ]]; then exit 0; else exit 2; fi
 fi
 unset CDPATH

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rank tables: which process of a distributed run takes which Ascend device.
 
     python -m utils.rank_table FILE [--node_rank N] [--nodes N]
