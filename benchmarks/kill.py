@@ -99,7 +99,8 @@ def report(whole: Path, broken: Path, args: argparse.Namespace, moments: list[in
     state = [TrainingState(folder, SQUAD.name, ()).path for folder in folders]
     steps = [line["step"] for line in read_metrics(broken / "metrics_squad.jsonl")]
     return {"benchmark": "kill", "kills": len(moments), "seed": args.seed, "steps": len(steps),
-            "different_steps_killed_at": len(set(moments)), "checkpoint": last[1].name,
+            "killed_after_steps": moments, "first_stage_steps": first_epochs(args) * len(steps) // args.epoch,
+            "checkpoint": last[1].name,
             "weights_equal_to_the_bit": last[0].name == last[1].name and same(*last),
             "state_equal_to_the_bit": same(*state),
             "every_step_logged_once": steps == list(range(1, len(steps) + 1))}
