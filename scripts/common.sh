@@ -100,8 +100,10 @@ read_arguments() {  # "NAME NAME [NAME]" ARGUMENTS...: sets POSITIONAL and, from
     POSITIONAL=() FLAGS=()
     while (($#)) && [[ $1 != -- ]]; do
         if [[ $1 == -h || $1 == --help ]]; then
-            show_help
-            [[ $SELF != run_*_* || $SELF == run_infer_310.sh ]] || launcher_help "${names[@]}"
+            printf '%s\n' "$(      # at once, for readers that stop early
+                show_help
+                [[ $SELF != run_*_* || $SELF == run_infer_310.sh ]] || launcher_help "${names[@]}"
+            )"
             exit 0
         fi
         POSITIONAL+=("$1")

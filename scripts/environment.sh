@@ -39,16 +39,15 @@ make_environment() {
 
 _make_environment() {
     local venv=$1/.venv python=$1/.venv/bin/python wanted file
-    local stamp=$venv/.requirements unfinished=$venv/.unfinished
+    local stamp=$venv/.requirements unfinished
     # Settings of pip that would install elsewhere or less.
     local -x PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_NO_DEPS PIP_DRY_RUN PIP_REQUIRE_VIRTUALENV
     shift
-    # An installation that was killed leaves packages half there, which pip takes for complete.
-    if [[ -e $unfinished ]] || ! "$python" -c 'import pip' 2>/dev/null; then
+    if ! "$python" -c 'import pip' 2>/dev/null; then
         find_new_python || return 2
         echo "making $venv with $("$NEW_PYTHON" --version)"
-        "$NEW_PYTHON" -m venv --clear "$venv" || return 2
+        "$NEW_PYTHON" -m venv "$venv" || return 2
         "$python" -m pip install --quiet --upgrade pip || echo "pip is kept as it is"
     fi
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || {
@@ -62,6 +61,9 @@ _make_environment() {
         echo "installing $(basename "$file") into $venv (the first time this takes a minute or more)"
         local -a options=(--quiet -r "$file")
         if [[ $file == *requirements-encoder.txt ]]; then options=(--no-deps "${options[@]}"); fi
+        unfinished=$venv/.unfinished-$(basename "$file")
+        # A killed installation leaves packages half there, which pip takes for complete unless told otherwise.
+        if [[ -e $unfinished ]]; then options=(--ignore-installed "${options[@]}"); fi
         touch "$unfinished"
         local code=0
         "$python" -m pip install "${options[@]}" || code=$?

@@ -126,7 +126,7 @@ case "$*" in
     *"sys.exit(not"*) exit 0 ;;
     *ensurepip*) exit VENV ;;
     --version) echo "Python VERSION" ;;
-    "-m venv "*) rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python"; echo venv >>"$NOTES" ;;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; echo venv >>"$NOTES" ;;
     "-m pip install --quiet --upgrade pip") ;;
     "-m pip "*)
         echo "$*" >>"$NOTES"
@@ -221,8 +221,9 @@ def test_a_killed_installation_is_made_anew(folder: Path) -> None:
     make_python(folder / "bin" / "python3.11", "3.11")
     command = 'make_environment "$PWD" requirements.txt'
     assert environment(folder, f"{command} & sleep 1; kill -KILL $!", HANG="2").returncode == 0
-    assert (folder / ".venv" / ".unfinished").exists()
+    assert (folder / ".venv" / ".unfinished-requirements.txt").exists()
     assert environment(folder, command).returncode == 0
     lines = (folder / "notes").read_text(encoding="utf-8").splitlines()
-    assert [line.split()[-1] for line in lines if line != "done"] == ["venv", "requirements.txt"] * 2
-    assert not (folder / ".venv" / ".unfinished").exists()
+    assert [line.split()[-1] for line in lines if line != "done"] == ["venv", "requirements.txt", "requirements.txt"]
+    assert ["--ignore-installed" in line for line in lines if "pip" in line] == [False, True]
+    assert not (folder / ".venv" / ".unfinished-requirements.txt").exists()
