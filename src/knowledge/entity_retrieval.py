@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import islice, takewhile
 from typing import Any, Collection, NamedTuple, Protocol, Sequence
 
 from src.knowledge.tokens import EntitySpan, TokenizedQuestion
@@ -50,12 +49,18 @@ def retrieve(question: TokenizedQuestion, finder: Finder) -> dict[str, Any]:
     found = list(own.values())
     final: dict[str, Sequence[Belief]] = {}
     for name, beliefs in own.items():
-        first = bisect_right(backwards, (name[::-1], len(own)))
-        ending = takewhile(lambda other: other[0].startswith(name[::-1]), islice(backwards, first, None))   # noqa: B023
-        longer = [belief for number in sorted(number for _, number in ending) for belief in found[number]]
+        longer = [belief for number in _numbers_ending(backwards, name[::-1]) for belief in found[number]]
         final[name] = [belief for belief in dict.fromkeys(longer or beliefs) if belief.category in finder.concepts]
     return {"id": question.id, **{key: [_item(tokens, span, final) for span in entities]
                                   for key, (tokens, entities) in sides.items()}}
+
+
+def _numbers_ending(backwards: Sequence[tuple[str, int]], end: str) -> list[int]:
+    """Numbers of the other names that end so; names and ``end`` are spelled backwards."""
+    first = last = bisect_right(backwards, (end, len(backwards)))
+    while last < len(backwards) and backwards[last][0].startswith(end):
+        last += 1
+    return sorted(number for _, number in backwards[first:last])
 
 
 def _item(tokens: Sequence[str], span: EntitySpan, beliefs: dict[str, Sequence[Belief]]) -> dict[str, Any]:
