@@ -19,7 +19,7 @@ LABELS = ("start_positions", "end_positions")
 
 
 class BertPeer:
-    """Plain BERT for question answering with random weights, in float32 on CPU.
+    """Plain BERT for question answering with random weights, on CPU.
 
     Its training step is that of HuggingFace's Trainer: gradient, clipping to norm 1, AdamW.
 
@@ -27,14 +27,16 @@ class BertPeer:
         config: sizes of the encoder.
         threads: of PyTorch.
         is_training: whether dropout is on.
+        compute_type: float32, or bfloat16 by PyTorch's autocast.
     """
 
-    def __init__(self, config: BertConfig, threads: int, is_training: bool) -> None:
+    def __init__(self, config: BertConfig, threads: int, is_training: bool, compute_type: str = "float32") -> None:
         os.environ.pop("OMP_WAIT_POLICY", None)     # src sets it for MindSpore; PyTorch runs as by itself
         import torch
         import transformers
 
         torch.set_num_threads(threads)
+        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=compute_type == "bfloat16")
         self.torch = torch
         self.network = transformers.BertForQuestionAnswering(transformers.BertConfig(**dataclasses.asdict(config)))
         self.network.train(is_training)
@@ -49,7 +51,8 @@ class BertPeer:
         start = time.perf_counter()
         for columns in batches:
             labels = {name: self.torch.as_tensor(columns[name]).long().reshape(-1) for name in LABELS}
-            loss = self.network(**self.inputs(columns), **labels).loss
+            with self.autocast:
+                loss = self.network(**self.inputs(columns), **labels).loss
             loss.backward()
             self.torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimizer.step()
@@ -59,6 +62,6 @@ class BertPeer:
 
     def logits(self, columns: Columns) -> np.ndarray:
         """Start and end logits: float32 [2, B, S]."""
-        with self.torch.inference_mode():
+        with self.torch.inference_mode(), self.autocast:
             scores = self.network(**self.inputs(columns))
-            return np.stack([scores.start_logits.numpy(), scores.end_logits.numpy()])
+            return np.stack([scores.start_logits.float().numpy(), scores.end_logits.float().numpy()])

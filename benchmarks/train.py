@@ -2,18 +2,23 @@
 r"""Measure a training step against plain BERT's, in turns in one run; prints one JSON line.
 
     python -m benchmarks.train --data_url DATA --bert_config_path FILE --load_pretrain_checkpoint_path FILE \
-        [--batch_size 8] [--buckets 4] [--rounds 5] [--steps 3]
+        [--batch_size 8] [--buckets 4] [--rounds 5] [--steps 3] [--compute_type auto] [--profile True]
 
 KT-NET's step is the trainer's own: gradient, clipping, Adam with decay, moving average, with the metrics read back. Its
 peer is HuggingFace's BertForQuestionAnswering on PyTorch with an encoder of the same sizes (gradient, clipping, AdamW).
-Both take the same batches of the training file, in processes of their own, in turns: every round trains ``--steps``
-batches of each bucket's length with the one and then with the other, after 16 steps of each length that are not
-counted. A ratio is KT-NET's time divided by plain BERT's in the same round; the median round counts. Figures for an
-epoch weigh the bucket's times with the number of its batches in the epoch; "fixed" pads every batch to max_seq_len, as
-HuggingFace's SQuAD recipe does.
+Both are there in float32 and, where the processor multiplies it faster, in bfloat16 (PyTorch's autocast);
+``--compute_type`` leaves one of the two. All take the same batches of the training file, in processes of their own, in
+turns: every round trains ``--steps`` batches of each bucket's length with one after the other, after 16 steps of each
+length that are not counted. A ratio is KT-NET's time divided by that of the faster plain BERT in the same round; the
+median round counts. Figures for an epoch weigh the bucket's times with the number of its batches in the epoch; "fixed"
+pads every batch to max_seq_len, as HuggingFace's SQuAD recipe does.
+
+``--profile`` prints, for each of KT-NET's types, the seconds of a step at max_seq_len that its parts take, and the time
+that the encoder's dense products would take at the speed at which the largest of them runs alone.
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -24,7 +29,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from benchmarks.bert_peer import BertPeer, Columns
-from benchmarks.turns import Peer
+from benchmarks.step_profile import product_limit, profile
+from benchmarks.turns import Peer, compute_types, machine
 from src.config import SQUAD, BertConfig, feature_columns
 from src.settings import NetworkDeviceSettings, TrainingSettings
 from utils.args import PositiveInt, flag, group
@@ -35,16 +41,27 @@ WARM_UP_STEPS = 16      # MindSpore's CPU kernels try numbers of threads in as m
 
 def main(argv: Sequence[str] | None = None) -> None:
     settings = BenchmarkSettings.parse(argv, SQUAD)
+    state = machine()
     lengths, batches = collect_batches(settings)
-    config = BertConfig.from_json_file(settings.network.bert_config_path)
-    with Peer(KTNetTrainer, settings) as ktnet, Peer(BertPeer, config, settings.turns.threads, True) as bert:
-        first = {length: ktnet.call("train", some[:1]) for length, some in batches.items()}
+    bert = BertConfig.from_json_file(settings.network.bert_config_path)
+    with contextlib.ExitStack() as stack:
+        peers = {}
+        for name in compute_types(settings.device.compute_type):
+            peers[f"ktnet_{name}"] = stack.enter_context(Peer(KTNetTrainer, settings.with_flags(compute_type=name)))
+            peers[f"bert_{name}"] = stack.enter_context(Peer(BertPeer, bert, settings.turns.threads, True, name))
+        first = {who: {length: peer.call("train", some[:1]) for length, some in batches.items()}
+                 for who, peer in peers.items()}
         for some in batches.values():
-            ktnet.call("train", some[:1] * WARM_UP_STEPS)
-            bert.call("train", some[:1] * WARM_UP_STEPS)
-        rounds = [{length: (ktnet.call("train", some) / len(some), bert.call("train", some) / len(some))
+            for peer in peers.values():
+                peer.call("train", some[:1] * WARM_UP_STEPS)
+        rounds = [{length: {who: peer.call("train", some) / len(some) for who, peer in peers.items()}
                    for length, some in batches.items()} for _ in range(settings.turns.rounds)]
-    print(json.dumps(report(settings, lengths, first, rounds)))
+        result = {**state, **report(settings, lengths, first, rounds)}
+        if settings.turns.profile:
+            longest = batches[max(batches)]
+            result["profile_s"] = {who: peer.call("profile", longest) for who, peer in peers.items()
+                                   if who.startswith("ktnet")}
+    print(json.dumps(result))
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,7 @@ class Turns:
     steps: PositiveInt = flag(3, "batches of each length in a turn")
     threads: PositiveInt = flag(os.cpu_count(), "threads of PyTorch")
     fixed_only: bool = flag(False, "measure batches of max_seq_len alone")
+    profile: bool = flag(False, "also print what a step's time goes into")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +119,23 @@ class KTNetTrainer:
     """The real trainer, fed with given batches."""
 
     def __init__(self, settings: BenchmarkSettings) -> None:
+        import mindspore as ms
+        from mindspore import Parameter, Tensor
+
         from src.data_convert import prepare_features
         from src.training.loop import Trainer
+        from src.training.stages import plan_stages
         from src.weights.build import build_for_training
         from utils.device import set_up_device
 
         devices = set_up_device(settings.device.device_target, settings.device.device_id)
         settings = settings.on_device(devices.target)
         settings, manifest = prepare_features(settings, "train")
-        network, config = build_for_training(settings, manifest)
-        self.trainer = Trainer(settings, network, config, devices)
-        self.names = [column.name for column in feature_columns(config.memories, "train")]
+        network, self.config = build_for_training(settings, manifest)
+        best = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
+        stage = plan_stages(settings, devices.count)[-1]
+        self.trainer = Trainer(settings, stage, network, self.config, devices, best)
+        self.names = [column.name for column in feature_columns(self.config.memories, "train")]
 
     def train(self, batches: Sequence[Columns]) -> float:
         """Train on batches, moving average included; seconds."""
@@ -124,34 +148,42 @@ class KTNetTrainer:
             self.trainer.average.updates.asnumpy()      # it has been computed when it can be read
         return time.perf_counter() - start
 
+    def profile(self, batches: Sequence[Columns]) -> dict[str, float]:
+        """Seconds of a step's parts, and of its dense products at the speed of the largest alone."""
+        shape = batches[0]["src_ids"].shape
+        parts = profile(lambda steps: self.train((list(batches) * steps)[:steps]), len(batches))
+        limit = product_limit(self.config.bert, shape[0] * shape[1])
+        return {name: round(seconds, 4) for name, seconds in {**parts, "product_limit": limit}.items()}
 
-def report(settings: BenchmarkSettings, counts: Counter[int], first: dict[int, float],
-           rounds: Sequence[dict[int, tuple[float, float]]]) -> dict[str, Any]:
+
+def report(settings: BenchmarkSettings, counts: Counter[int], first: dict[str, dict[int, float]],
+           rounds: Sequence[dict[int, dict[str, float]]]) -> dict[str, Any]:
     """All figures."""
-    run, turns, max_seq_len = settings.run, settings.turns, max(rounds[0])
+    run, turns, longest = settings.run, settings.turns, max(rounds[0])
 
-    def middle(length: int, who: int) -> float:
+    def step(length: int, who: str) -> float:
         return statistics.median(times[length][who] for times in rounds)
 
-    def per_second(who: int, fixed: bool) -> float:
-        seconds = sum(count * middle(max_seq_len if fixed else length, who) for length, count in counts.items())
+    def ratio(length: int, who: str) -> float:
+        return statistics.median(times[length][who] / min(times[length][bert] for bert in times[length]
+                                                          if bert.startswith("bert")) for times in rounds)
+
+    def per_second(who: str, fixed: bool) -> float:
+        seconds = sum(count * step(longest if fixed else length, who) for length, count in counts.items())
         return run.batch_size * counts.total() / seconds
 
-    lengths = {str(length): {
-        "batches_in_epoch": counts[length], "ktnet_step_s": round(middle(length, 0), 3),
-        "bert_step_s": round(middle(length, 1), 3),
-        "ratio": round(statistics.median(times[length][0] / times[length][1] for times in rounds), 3),
-        "ktnet_first_step_s": round(first[length], 1)} for length in rounds[0]}
-    result = {"benchmark": "train", "batch_size": run.batch_size, "rounds": turns.rounds, "steps": turns.steps,
-              "threads": turns.threads, "max_seq_len": max_seq_len,
-              "equal_padding_ratio": lengths[str(max_seq_len)]["ratio"], "lengths": lengths}
+    ours = [who for who in first if who.startswith("ktnet")]
+    lengths = {str(length): {"batches_in_epoch": counts[length],
+                             "step_s": {who: round(step(length, who), 3) for who in first},
+                             "over_the_better_bert": {who: round(ratio(length, who), 3) for who in ours},
+                             "first_step_s": {who: round(first[who][length], 1) for who in ours}}
+               for length in rounds[0]}
+    result: dict[str, Any] = {
+        "benchmark": "train", "batch_size": run.batch_size, "rounds": turns.rounds, "steps": turns.steps,
+        "threads": turns.threads, "max_seq_len": longest, "lengths": lengths}
     if not turns.fixed_only:
-        speed = {f"{name}_{padding}": per_second(who, padding == "fixed")
-                 for who, name in enumerate(("ktnet", "bert")) for padding in ("buckets", "fixed")}
-        result["examples_per_second"] = {name: round(value, 2) for name, value in speed.items()}
-        result["bucketing_speedup"] = round(speed["ktnet_buckets"] / speed["ktnet_fixed"], 2)
-        result["ktnet_buckets_over_bert_fixed"] = round(speed["ktnet_buckets"] / speed["bert_fixed"], 2)
-        result["ktnet_buckets_over_bert_buckets"] = round(speed["ktnet_buckets"] / speed["bert_buckets"], 2)
+        result["examples_per_second"] = {f"{who}_{padding}": round(per_second(who, padding == "fixed"), 2)
+                                         for who in first for padding in ("buckets", "fixed")}
     return result
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from utils.device import bfloat16_unit
 from utils.util import InputError
 
 
@@ -46,6 +49,21 @@ class Peer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def compute_types(wanted: str) -> tuple[str, ...]:
+    """The compute types to measure: the one that a flag names; for auto all that this processor is made for."""
+    if wanted != "auto":
+        return (wanted,)
+    return ("float32",) if bfloat16_unit() is None else ("float32", "bfloat16")
+
+
+def machine() -> dict[str, Any]:
+    """The processor, and how busy it was in the last minute: figures taken beside other work say so themselves."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {"processor": model, "cores": os.cpu_count(), "unit": bfloat16_unit(),
+            "load_before": round(os.getloadavg()[0], 2)}
 
 
 def _serve(connection: Any, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks report, from what they have measured."""
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import turns
+from benchmarks.step_profile import PARTS, part_of, shares
+
+LAYER = "Default/gradients-Gradients/network-KTNETWithLoss/network-KTNET/bert-BertModel/bert_encoder-Encoder/0"
+
+
+@pytest.mark.parametrize(("name", "part"), [
+    (f"{LAYER}/intermediate-Linear/matmul-MatMul/MatMul-op3", "products"),
+    (f"{LAYER}/fused_attention-FusedAttention/Custom-op7", "attention"),
+    (f"{LAYER}/add_norm-AddNorm/Custom-op9", "norms and activations"),
+    ("Gradients/network-KTNET/MemoryLayer_wn-FusedMemoryLayer/read-ReadMemory/Custom-op1", "memories"),
+    ("Default/network-KTNET/bert-BertModel/bert_embedding_lookup-EmbeddingLookup/Gather-op0", "embedding"),
+    ("Default/network-KTNET/dense1-SpanOutput/Mul-op5", "head"),
+    ("Default/update-Updater/adam-AdamUpdate/Adam-op100", "optimizer")])
+def test_every_operator_belongs_to_a_part(name, part):
+    assert part_of(name) == part
+
+
+def test_shares_are_seconds_a_step(tmp_path):
+    folder = tmp_path / "run" / "FRAMEWORK"
+    folder.mkdir(parents=True)
+    (folder / "cpu_op_detail_info_0.csv").write_text(
+        "op_side,op_type,op_name,full_op_name,op_occurrences,op_total_time(ms),subgraph,pid\n"
+        "Host,MatMul,MatMul-op0,Default/network-KTNET/MatMul-op0,4,3000.0,Default,1\n"
+        "Host,MatMul,MatMul-op1,Default/network-KTNET/MatMul-op1,4,1000.0,Default,1\n"
+        "Host,Adam,Adam-op0,Default/Adam-op0,4,500.0,Default,1\n", encoding="utf-8")
+    found = shares(tmp_path, 4)
+    assert found == {**dict.fromkeys(PARTS, 0.0), "products": 1.0, "optimizer": 0.125}
+
+
+@pytest.mark.parametrize(("unit", "wanted", "types"), [
+    (None, "auto", ("float32",)), ("AMX", "auto", ("float32", "bfloat16")), ("AMX", "bfloat16", ("bfloat16",))])
+def test_types_that_are_measured(monkeypatch, unit, wanted, types):
+    monkeypatch.setattr(turns, "bfloat16_unit", lambda: unit)
+    assert turns.compute_types(wanted) == types
