@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from src.checks import CHECKPOINT_FIX, need
+from src.checks import need_checkpoint
 from src.settings import ExportSettings
 from utils.device import set_up_device
 from utils.util import run_main, set_up_logging
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging()
     from src.export.export import export_checkpoint  # imports MindSpore: not for --help and wrong flags
 
-    need(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path", CHECKPOINT_FIX)
+    need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
     print(export_checkpoint(settings.with_flags(device_target=devices.target)))
 

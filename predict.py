@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from src.checks import CHECKPOINT_FIX, need
+from src.checks import need_checkpoint
 from src.settings import PredictionSettings
 from utils.util import run_main, set_up_logging
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, answer or make the page of an evaluation."""
     settings = PredictionSettings.parse(argv)
     set_up_logging()
-    need(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path", CHECKPOINT_FIX)
+    need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     # MindSpore takes seconds to import: not for --help and wrong flags.
     if settings.page.evaluation is not None:
         from src.inference.evaluation_page import write_evaluation_page

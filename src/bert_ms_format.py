@@ -238,8 +238,8 @@ def check_table(table: np.ndarray, vectors: np.ndarray, path: Path) -> None:
 
 
 def dataset_of(folder: Path) -> str:
-    """The data set that the authors' folder names, as KTNET_fine-tuned-model_squad_both does."""
-    found = [name for name in TASKS if name in folder.resolve().name]
+    """The data set that the authors' folder, or the one around it, names: KTNET_fine-tuned-model_squad_both."""
+    found = [name for part in folder.resolve().parts[:-3:-1] for name in TASKS if name in part][:1]
     if len(found) != 1:
         raise InputError(f"--dataset: {folder} does not name the data set that the network was trained on; give squad "
                          "or record")

@@ -27,6 +27,16 @@ def need(path: Path, flag: str, fix: str) -> None:
         raise InputError(f"--{flag} {path}: no such file; {fix}")
 
 
+def need_checkpoint(path: Path, flag: str) -> None:
+    """Refuse a checkpoint that is missing; a model folder is one, too.
+
+    Raises:
+        InputError: it is.
+    """
+    if not path.is_dir():
+        need(path, flag, CHECKPOINT_FIX)
+
+
 def check_features(settings: TrainingSettings | EvaluationSettings, split: str) -> None:
     """The converted features are complete, or else everything is there that they are made of.
 
@@ -70,9 +80,9 @@ def check_training(settings: TrainingSettings) -> None:
             need(job.load_pretrain_checkpoint_path, "load_pretrain_checkpoint_path",
                  "make it with src/bert_ms_format.py, or start from a KT-NET checkpoint with --init_checkpoint")
     if job.init_checkpoint is not None:
-        need(job.init_checkpoint, "init_checkpoint", CHECKPOINT_FIX)
+        need_checkpoint(job.init_checkpoint, "init_checkpoint")
     if job.load_checkpoint_path is not None and not job.do_train:
-        need(job.load_checkpoint_path, "load_checkpoint_path", CHECKPOINT_FIX)
+        need_checkpoint(job.load_checkpoint_path, "load_checkpoint_path")
     if job.do_predict or job.do_val:
         check_features(settings, "dev")
 
@@ -83,7 +93,7 @@ def check_evaluation(settings: EvaluationSettings) -> None:
     Raises:
         InputError: something is missing.
     """
-    need(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path", CHECKPOINT_FIX)
+    need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     check_features(settings, "dev")
 
 

@@ -290,7 +290,7 @@ class CheckpointSettings:
 
     title: ClassVar[str] = "checkpoint"
 
-    load_checkpoint_path: Path = flag(help="KT-NET checkpoint to evaluate")
+    load_checkpoint_path: Path = flag(aliases=["model"], help="KT-NET checkpoint, or model folder of export.py")
     use_ema: bool = flag(True, "evaluate the moving average of the weights where the checkpoint has one")
 
 
@@ -416,8 +416,16 @@ class QuestionSettings:
     dataset: DatasetName | None = flag(None, "what the checkpoint was trained on; record prefers answers that are "
                                              "entities [as the checkpoint says, else squad]")
     json: OnOff = flag(False, "one JSON object a question, a line each")
+    whole_words: bool = flag(True, "widen answers that end inside a word; evaluation never does")
     html: Path | None = flag(None, "also write a page that shows the knowledge behind every word")
     compare: OnOff = flag(False, "also answer with each memory switched off, and with all of them")
+    serve: NonNegativeInt | None = flag(None, "answer at http://127.0.0.1:PORT/, as a page and as JSON; 0 takes any "
+                                              "free port", metavar="PORT")
+
+    @property
+    def wants_attention(self) -> bool:
+        """Whether the network must tell what its memories attended to."""
+        return self.html is not None or self.serve is not None
 
     @property
     def task(self) -> TaskConfig:
@@ -532,15 +540,29 @@ class ExportFileSettings:
 
     title: ClassVar[str] = "export"
 
-    dataset: DatasetName = flag(help="data set of the checkpoint; names the file")
-    file_format: Literal["MINDIR", "ONNX", "AIR"] = flag("MINDIR", "AIR is written on Ascend alone")
+    dataset: DatasetName | None = flag(None, "data set of the checkpoint; names the file [as the checkpoint says]")
+    file_format: Literal["MINDIR", "ONNX", "AIR", "FOLDER"] = flag(
+        "MINDIR", "AIR is written on Ascend alone; FOLDER is a model folder for predict.py --model")
     file_path: Path = flag(Path("./mindir"), "folder of the file")
-    file_name: str = flag(derive=lambda settings: f"KTNET_{settings.file.dataset}",
-                          help="name of the file, without its ending [KTNET_squad or KTNET_record]")
+    file_name: str | None = flag(None, "name of the file, without its ending [KTNET_squad or KTNET_record]")
     batch_size: PositiveInt = flag(1, "questions of one inference; the inference harness takes 1")
     max_seq_len: PositiveInt | None = flag(None, "word pieces of a feature [as the checkpoint]")
-    bert_config_path: Path = flag(DataFolder(Path("./data")).bert() / BERT_CONFIG,
-                                  "sizes of the encoder, for a checkpoint of the older port that has none beside it")
+    bert_config_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / BERT_CONFIG, help=(
+        "sizes of the encoder, for a checkpoint of the older port that has none beside it "
+        "[cased_L-24_H-1024_A-16/bert_config.json]"))
+
+
+@dataclass(frozen=True)
+class ModelFolderSettings:
+    """What goes into a model folder beside the network."""
+
+    title: ClassVar[str] = "model folder (--file_format FOLDER)"
+
+    export_path: Path | None = flag(None, "folder to write; it must be new")
+    wordnet_path: Path | None = flag(None, "folder of WordNet 3.0's files, or NLTK's wordnet.zip "
+                                           "[nltk/corpora/wordnet, else NLTK's own]")
+    evaluation: Path | None = flag(None, "results of run_KTNET_*_eval.py; their figures go into the model card",
+                                   metavar="FOLDER")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -554,8 +576,10 @@ class ExportSettings(Settings):
         "--dataset record --load_checkpoint_path KTNET_record.ckpt --file_format ONNX --file_path exported")
 
     device: DeviceSettings = group()
+    data: DataSettings = group()
     checkpoint: CheckpointSettings = group(aliases={"load_checkpoint_path": "ckpt_file"})
     file: ExportFileSettings = group()
+    folder: ModelFolderSettings = group()
 
 
 @dataclass(frozen=True)

@@ -160,3 +160,6 @@ def test_the_data_set_must_be_known(both, tmp_path):
         convert(data, folder_copy)
     convert(data, folder_copy, "--dataset", "record", "--output", str(tmp_path / "own.ckpt"))
     assert open_checkpoint(tmp_path / "own.ckpt").config.dataset == "record"
+    other.rename(tmp_path / "KTNET_fine-tuned-model_squad_both")           # a folder in the archive's own
+    convert(data, tmp_path / "KTNET_fine-tuned-model_squad_both", "--output", str(tmp_path / "own.ckpt"))
+    assert open_checkpoint(tmp_path / "own.ckpt").config.dataset == "squad"

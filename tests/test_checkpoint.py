@@ -149,7 +149,7 @@ def test_the_older_port_is_computed_as_it_was_trained(tmp_path, capsys):
     settings = ExportSettings.parse([
         "--dataset", "squad", "--load_checkpoint_path", str(as_older(weights, tmp_path / "KTNET.ckpt")),
         "--bert_config_path", str(tmp_path / "bert_config.json"), "--device_target", "CPU", "--max_seq_len", "40"])
-    network, _ = build_for_export(settings)
+    network, _, _ = build_for_export(settings)
     for name in ("weight_1", "weight_2", "weight_mul"):
         getattr(network.TriLinearTwoTimeSelfAttentionLayer, name).set_data(
             ms.Tensor(weights[f"TriLinearTwoTimeSelfAttentionLayer.{name}"]))

@@ -19,7 +19,7 @@ from src.reader.metrics import read_predictions
 from src.reader.squad_twomemory import read_examples
 from src.reader.tokenization import load_vocabulary
 from tests import small_data
-from utils.util import InputError, atomic_path, read_json, read_text, write_json, write_text
+from utils.util import InputError, atomic_path, describe, read_json, read_text, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 MARK = b"\xef\xbb\xbf"
@@ -199,3 +199,15 @@ def test_converted_files_get_the_usual_mode(tmp_path):
     written = [path for path in conversion.target.parent.iterdir() if "train." in path.name]
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} >= {0o640}
     assert stat.S_IMODE(conversion.target.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device", str(path)))])
+def test_a_full_disk_names_the_file(tmp_path, write):
+    """And nothing of it is left there."""
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "answers.json") as temporary:
+        temporary.write_text("half")
+        next(write(temporary))
+    assert describe(caught.value) == f"{tmp_path / 'answers.json'}: No space left on device"
+    assert not list(tmp_path.iterdir())

@@ -105,26 +105,28 @@ def page(folder, evaluated):
 
 
 def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
-    from src.inference.predict import Predictor, filled_settings
+    from src.inference import Reader
 
-    settings = PredictionSettings.parse(flags(folder, "--ner", "none", "--save_logits", "unused.npz"))
-    predictor = Predictor(filled_settings(settings))
+    reader = Reader(PredictionSettings.parse(flags(folder, "--ner", "none", "--save_logits", "unused.npz",
+                                                   "--whole_words", "False")))
     logits, table = Logits.load(folder.root / "logits.npz"), list(read_side_table(folder.mindrecord(SQUAD, "dev")))
     predictions, nbest = (read_json(evaluated / name) for name in ("predictions.json", "nbest_predictions.json"))
     asked = [(passage, question) for passage in tagged_passages(folder) for question in passage.questions]
     assert len(asked) == len(table) > 10 and max(len(example.windows) for example in table) > 1
     known = 0
     for (passage, question), example in zip(asked, table, strict=True):
-        answered = predictor.ask(passage.text, question.text, passage.entities, question.entities)
+        answered = reader.predict(passage.text, question.text, passage.entities, question.entities)
         assert answered.example.windows == example.windows        # the unique ids count on in reading order, too
         for window, result in zip(example.windows, answered.results, strict=True):
             for mine, theirs in zip((result.start_logits, result.end_logits), logits[window.unique_id], strict=True):
                 np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6)
             known += np.count_nonzero(result.concept_ids[1])
         assert answered.decoded.prediction == predictions[question.id]
-        expected = nbest[question.id]
-        assert [entry["text"] for entry in answered.to_dict()["nbest"]] == [entry["text"] for entry in expected]
-        assert answered.decoded.probability == pytest.approx(expected[0]["probability"], abs=1e-5)
+        expected, given = nbest[question.id], reader.result(answered)
+        assert [entry["text"] for entry in given.to_dict()["nbest"]] == [entry["text"] for entry in expected]
+        assert given.probability == pytest.approx(expected[0]["probability"], abs=1e-5)
+        for entry in given.n_best:
+            assert " ".join(passage.text[entry.start:entry.end].split()) == entry.text
     assert known > 100                                            # NELL had its part in it
 
 
@@ -144,7 +146,8 @@ def test_entities_are_what_nell_hangs_on(folder, evaluated):
 def test_the_page_holds_the_networks_attention(folder, page):
     """Against the memories' equations in NumPy, from the network's own hidden states and tables."""
     from src.dataset import create_dev_dataset
-    from src.inference.predict import filled_settings, open_network
+    from src.inference.reader import open_network
+    from src.inference.sources import filled_settings
 
     data = page[1]
     settings = filled_settings(PredictionSettings.parse(flags(folder)))
@@ -299,7 +302,7 @@ def test_asking_in_vain(tmp_path, arguments, values, message):
 
 
 def test_a_python_without_mindspore_is_one_line():
-    ended = subprocess.run([sys.executable, "-S", "predict.py", "--passage", "a", "--load_checkpoint_path", "a.ckpt"],
+    ended = subprocess.run([sys.executable, "-S", "predict.py", "--passage", "a", "--load_checkpoint_path", "LICENSE"],
                            cwd=SAMPLE.parents[1], capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and ended.stderr.count("\n") == 1
     assert "No module named" in ended.stderr and ".venv/bin/python" in ended.stderr

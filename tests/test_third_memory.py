@@ -93,15 +93,14 @@ def test_the_memories_are_trained_and_their_vectors_are_not(trained):
 
 def answers(trained: Trained) -> dict[str, tuple[str, np.ndarray]]:
     """Question -> predict.py's answer and start logits."""
-    from src.inference.predict import Predictor, filled_settings
+    from src.inference import Reader
 
-    settings = PredictionSettings.parse([*trained.flags, "--load_checkpoint_path", str(trained.checkpoint),
-                                         "--ner", "none"])
-    predictor = Predictor(filled_settings(settings))
+    reader = Reader(PredictionSettings.parse([*trained.flags, "--load_checkpoint_path", str(trained.checkpoint),
+                                              "--ner", "none"]))
     found = {}
     for passage in tagged_passages(trained.data):
         for question in passage.questions:
-            asked = predictor.ask(passage.text, question.text, passage.entities, question.entities)
+            asked = reader.predict(passage.text, question.text, passage.entities, question.entities)
             found[question.id] = asked.decoded.prediction, asked.results[0].start_logits
     return found
 
@@ -128,8 +127,8 @@ def test_a_question_is_answered_as_in_evaluation_and_by_the_maps(trained):
 def test_features_without_the_third_base_are_refused(trained, tmp_path):
     (tmp_path / "two.json").write_text(json.dumps(read_json(trained.config)[:1]))
     flags = [*trained.flags[:3], str(tmp_path / "two.json"), "--load_checkpoint_path", str(trained.checkpoint)]
-    from src.inference.predict import Predictor, filled_settings
+    from src.inference import Reader
 
-    settings = filled_settings(PredictionSettings.parse([*flags, "--ner", "none"]))
+    settings = PredictionSettings.parse([*flags, "--ner", "none"])
     with pytest.raises(InputError, match="--kb_config.*reads the knowledge base water"):
-        Predictor(settings)
+        Reader(settings)

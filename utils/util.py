@@ -193,6 +193,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, target)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):       # a full disk names no file: say which one it was for
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

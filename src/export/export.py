@@ -18,7 +18,7 @@ from src.config import KNOWLEDGE_BASES, BertConfig, FeatureColumn, KTNetConfig, 
 from src.cpu.encoder import FusedEncoderLayer
 from src.export.ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
-from src.settings import ExportSettings
+from src.settings import ExportFileSettings, ExportSettings
 from src.weights.build import as_older_port, check_lengths, check_meaning
 from src.weights.checkpoint import Checkpoint, load_weights, open_checkpoint
 from utils.util import LOGGER, InputError, usual_mode
@@ -48,8 +48,8 @@ def sizes_of(checkpoint: Checkpoint, bert_config_path: Path) -> KTNetConfig:
                                    for base, table in tables.items() if table is not None))
 
 
-def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[FeatureColumn, ...]]:
-    """The network of --load_checkpoint_path with its weights, and the columns that it takes.
+def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, KTNetConfig, tuple[FeatureColumn, ...]]:
+    """The network of --load_checkpoint_path with its weights, its sizes, and the columns that it takes.
 
     Raises:
         InputError: no checkpoint, one that is invalid or was trained on another data set, or a --max_seq_len that
@@ -57,7 +57,8 @@ def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[Feature
     """
     checkpoint, file = open_checkpoint(settings.checkpoint.load_checkpoint_path), settings.file
     config = sizes_of(checkpoint, file.bert_config_path)
-    check_meaning(config, {"settings": {"dataset": file.dataset}, "knowledge_bases": []}, checkpoint.path)
+    if file.dataset is not None:
+        check_meaning(config, {"settings": {"dataset": file.dataset}, "knowledge_bases": []}, checkpoint.path)
     max_seq_len = file.max_seq_len or config.max_seq_len
     check_lengths(config.bert, max_seq_len, checkpoint.path)
     compute_type = ms.float32 if settings.device.is_cpu else ms.float16
@@ -65,7 +66,7 @@ def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, tuple[Feature
     report = load_weights(network, checkpoint, use_average=settings.checkpoint.use_ema)
     LOGGER.info("%s: %s", checkpoint.path, report)
     network.set_train(False)
-    return network, feature_columns(config.memories, "dev", max_seq_len)
+    return network, config, feature_columns(config.memories, "dev", max_seq_len)
 
 
 def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, stem: Path,
@@ -160,6 +161,18 @@ def move_into_place(folder: Path, target: Path, name: str) -> Path:
     return target / written.name
 
 
+def file_name(file: ExportFileSettings, config: KTNetConfig) -> str:
+    """The name of the file, without its ending.
+
+    Raises:
+        InputError: it is not given, and neither the flags nor the checkpoint say what the network was trained on.
+    """
+    dataset = file.dataset or config.dataset
+    if file.file_name is None and not dataset:
+        raise InputError("--dataset: the checkpoint does not say what it was trained on; give squad or record")
+    return file.file_name or f"KTNET_{dataset}"
+
+
 def export_checkpoint(settings: ExportSettings) -> Path:
     """What export.py does.
 
@@ -172,7 +185,11 @@ def export_checkpoint(settings: ExportSettings) -> Path:
     file, device = settings.file, settings.device.device_target
     if file.file_format == "AIR" and device != "Ascend":
         raise InputError(f"--file_format AIR: is written on Ascend alone, not on {device}; give MINDIR or ONNX")
-    network, columns = build_for_export(settings)
-    written = export(network, columns, file.batch_size, file.file_path / file.file_name, file.file_format)
+    if file.file_format == "FOLDER":
+        from src.export.folder import export_folder
+        return export_folder(settings)
+    network, config, columns = build_for_export(settings)
+    written = export(network, columns, file.batch_size, file.file_path / file_name(file, config),
+                     file.file_format)
     LOGGER.info("%s: %s, batch %d, %d word pieces", written, file.file_format, file.batch_size, columns[0].shape[0])
     return written

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from src.config import WORDNET, KnowledgeBase
+from src.config import WORDNET, DataFolder, KnowledgeBase
 from src.data_convert import as_converted
 from src.inference.compare import alternative, memories_off
 from src.inference.evaluate import decoding_options
-from src.inference.predict import filled_settings, make_tokenizer, open_network, with_dataset
+from src.inference.reader import open_network
+from src.inference.sources import filled_settings, knowledge_files, make_tokenizer, with_dataset
 from src.inference.windows import gather_logits
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.wordnet_db import WordNet, find_wordnet
@@ -43,7 +44,7 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     manifest = open_converted(data_file)
     settings = filled_settings(as_converted(settings, manifest["settings"], data_file))
     predictions = read_predictions(page.evaluation / PREDICTIONS)
-    runner, config = open_network(settings, manifest)
+    runner, _ = open_network(settings, manifest)
     examples = list(islice(read_side_table(data_file), page.page_questions))
     check_answered(examples, predictions, page.evaluation)
     examples = [example for example in examples if example.windows]
@@ -51,8 +52,7 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     results = dict(runner.run_file(data_file, wanted))
     tokenizer = make_tokenizer(settings)
     options = decoding_options(settings.decoding, manifest["settings"])
-    known = {base.name: base for base in settings.data.bases()}
-    bases = [known[memory.name] for memory in config.memories]
+    folder, bases, vectors = knowledge_files(settings)
     compared: dict[str, list[Alternative]] = {example.id: [] for example in examples}
     for label, names_off in memories_off(bases) if given.compare else []:
         without = dict(runner.run_file(data_file, wanted, names_off))
@@ -64,9 +64,9 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     if others:
         LOGGER.warning("%s: %d of %d answers are not this checkpoint's; was it another that was evaluated?",
                        page.evaluation / PREDICTIONS, others, len(cases))
-    names = {base.name: read_concept_names(settings.vectors(base)) for base in bases}
+    names = {base.name: read_concept_names(vectors[base.name]) for base in bases}
     write_page(html, cases, bases, names, title=f"KT-NET on {task.folder}: {page.evaluation.name}",
-               gloss=open_glosses(settings, bases))
+               gloss=open_glosses(settings.knowledge.wordnet_path, folder, bases))
     LOGGER.info("%s: %d questions, %.1f MB; open it in a browser", html, len(cases), html.stat().st_size / 1e6)
     if settings.decoding.save_logits:
         gather_logits(results).save(settings.decoding.save_logits)
@@ -77,12 +77,12 @@ def of_windows(example: EvaluationExample, results: Mapping[int, WindowResult]) 
     return [results[window.unique_id] for window in example.windows]
 
 
-def open_glosses(settings: PredictionSettings, bases: Sequence[KnowledgeBase]) -> Gloss | None:
+def open_glosses(wordnet: Path | None, folder: DataFolder, bases: Sequence[KnowledgeBase]) -> Gloss | None:
     """WordNet's glosses if the network reads WordNet and its files are there; a page can do without them."""
     if WORDNET.name not in [base.name for base in bases]:
         return None
     try:
-        return WordNet(settings.knowledge.wordnet_path or find_wordnet(settings.data.data_url)).gloss
+        return WordNet(wordnet or find_wordnet(folder.root)).gloss
     except InputError as error:
         LOGGER.warning("the page explains no synsets: %s", error)
         return None

@@ -49,11 +49,33 @@ class WindowRunner:
         Returns:
             The feature's unique id and the network's output.
         """
-        pieces = self._expanders[0].length(stored[0])
-        expander = next((expander for expander, length in zip(self._expanders, self.lengths, strict=True)
-                         if pieces <= length), self._expanders[-1])
+        expander = self._expanders[self._expander(stored)]
         values = dict(zip(expander.column_names, expander(*stored), strict=True))
         return self.run_columns({name: value[np.newaxis] for name, value in values.items()}, off)
+
+    def run_many(self, features: Sequence[Sequence[np.ndarray]], batch_size: int,
+                 off: Collection[str] = ()) -> Iterator[tuple[int, WindowResult]]:
+        """Many features, in batches of equal length: unique id and result of each, in no particular order.
+
+        A last batch that is not full is filled up with copies, so that every length is compiled once.
+        """
+        by_length: dict[int, list[Sequence[np.ndarray]]] = {}
+        for stored in sorted(features, key=lambda stored: self._expanders[0].length(stored[0])):
+            by_length.setdefault(self._expander(stored), []).append(stored)
+        for number, group in by_length.items():
+            expander = self._expanders[number]
+            for first in range(0, len(group), batch_size):
+                batch = group[first:first + batch_size]
+                rows = [expander(*stored) for stored in batch]
+                rows += rows[:1] * (batch_size - len(batch))
+                columns = {name: np.stack(column) for name, column in
+                           zip(expander.column_names, zip(*rows, strict=True), strict=True)}
+                yield from self._run_batch(columns, len(batch), off)
+
+    def _expander(self, stored: Sequence[np.ndarray]) -> int:
+        """Number of the shortest length that a feature fits into."""
+        pieces = self._expanders[0].length(stored[0])
+        return next((number for number, length in enumerate(self.lengths) if pieces <= length), len(self.lengths) - 1)
 
     def run_file(self, data_file: Path, wanted: Mapping[int, object],
                  off: Collection[str] = ()) -> Iterator[tuple[int, WindowResult]]:
@@ -70,16 +92,21 @@ class WindowRunner:
 
     def run_columns(self, columns: Mapping[str, np.ndarray], off: Collection[str] = ()) -> tuple[int, WindowResult]:
         """One feature as dense columns [1, ...] -> its unique id and the network's output; ``off`` as in run."""
+        return next(self._run_batch(columns, 1, off))
+
+    def _run_batch(self, columns: Mapping[str, np.ndarray], count: int,
+                   off: Collection[str]) -> Iterator[tuple[int, WindowResult]]:
+        """Dense columns [B, ...] -> unique ids and outputs of the first ``count`` features."""
         silent = {memory.column for memory in self._memories if memory.name in off}
         columns = {name: np.zeros_like(column) if name in silent else column for name, column in columns.items()}
-        inputs = {name: column for name, column in columns.items() if name != UNIQUE_ID}
-        outputs = self._network(*(Tensor(column) for column in inputs.values()))
+        outputs = self._network(*(Tensor(column) for name, column in columns.items() if name != UNIQUE_ID))
         arrays = [output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
-        length = int(columns["input_mask"].sum())
-        logits = arrays[0][:, 0] if self._full_length else arrays[0][:, 0, :length]
-        concepts = tuple(columns[memory.column][0, :length, :, 0] for memory in self._memories)
-        return int(columns[UNIQUE_ID].item()), WindowResult(
-            logits[0], logits[1], concepts, tuple(weights[0, :length] for weights in arrays[1:]))
+        for row in range(count):
+            length = int(columns["input_mask"][row].sum())
+            logits = arrays[0][:, row] if self._full_length else arrays[0][:, row, :length]
+            concepts = tuple(columns[memory.column][row, :length, :, 0] for memory in self._memories)
+            yield int(columns[UNIQUE_ID][row].item()), WindowResult(
+                logits[0], logits[1], concepts, tuple(weights[row, :length] for weights in arrays[1:]))
 
 
 def gather_logits(results: Mapping[int, WindowResult]) -> Logits:

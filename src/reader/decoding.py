@@ -262,20 +262,25 @@ class PassageText:
 
     def span_text(self, first: int, last: int) -> str:
         """Text of the word pieces ``first .. last``."""
+        start, end = self.span_place(first, last)
+        return " ".join(self.words[self.piece_to_word[first]:self.piece_to_word[last] + 1])[start:end]
+
+    def span_place(self, first: int, last: int) -> tuple[int, int]:
+        """First character of that text, and the one behind it, in the span's words joined by spaces."""
         first_word, last_word = self.piece_to_word[first], self.piece_to_word[last]
         words = self.words[first_word:last_word + 1]
-        text = " ".join(words)
         pieces = " ".join(" ".join(self.pieces[first:last + 1]).replace(" ##", "").replace("##", "").split())
         tokens = " ".join(filter(None, (_joined_tokens(word, self.do_lower_case) for word in words)))
         place = tokens.find(pieces)
         before = self.word_ends[first_word] - len(self.words[first_word])
-        if place < 0 or not pieces or len(tokens) - tokens.count(" ") != self.word_ends[last_word] - before:
-            return text
+        characters = self.word_ends[last_word] - before
+        if place < 0 or not pieces or len(tokens) - tokens.count(" ") != characters:
+            return 0, characters + len(words) - 1
         start = place - tokens.count(" ", 0, place)
         end = start + len(pieces) - pieces.count(" ") - 1
-        # A character's place in ``text``: the characters before it and one space for every word before its own.
+        # A character's place in the text: the characters before it and one space for every word before its own.
         start, end = (at + bisect_right(self.word_ends, before + at) - first_word for at in (start, end))
-        return text[start:end + 1]
+        return start, end + 1
 
 
 @lru_cache(maxsize=1 << 17)

@@ -32,7 +32,14 @@ from src.training.stages import Stage, estimate_stages, plan_stages, with_encode
 from src.training.state import TrainingState, fixed_settings
 from src.training.step import AccumulateStep, ApplyStep, MovingAverage, TrainStep, learning_rate_at
 from src.weights.build import build_for_evaluation, build_for_training
-from src.weights.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, save_config, write_checkpoint
+from src.weights.checkpoint import (
+    AVERAGE_PREFIX,
+    checkpoints_in,
+    remove_checkpoint,
+    save_config,
+    sweep_unfinished,
+    write_checkpoint,
+)
 from utils.device import CompiledLengths, Devices, set_up_device
 from utils.memory import available_memory
 from utils.modelarts import fetch_data, send_results
@@ -247,6 +254,8 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
                            file_digest(ConvertedFiles(job.train_mindrecord_file).mindrecord), devices.count,
                            config.bert)
     with training_lock(folder, task) if devices.is_first else nullcontext():
+        if devices.is_first:
+            sweep_unfinished(folder)
         done = TrainingState(folder, task).steps_done() if job.resume else 0
         first = next((number for number, stage in enumerate(stages) if done <= stage.end), len(stages) - 1)
         best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)

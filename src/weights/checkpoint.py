@@ -22,6 +22,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.config import KTNetConfig
+from src.weights.folder import CONFIG, WEIGHTS, ModelFolder, is_model_folder, read_folder, read_weights, verify
 from src.weights.names import network_shapes
 from utils.memory import available_memory, free_memory
 from utils.util import LOGGER, InputError, atomic_path, describe, read_json, write_json
@@ -60,7 +61,8 @@ def _workplace(path: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}{WORKPLACE}-", dir=path.parent))
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):       # some network file systems have no locks: nothing is swept there
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -133,17 +135,19 @@ class Checkpoint:
     """A checkpoint that has been read."""
 
     path: Path
-    values: Mapping[str, Parameter]     # by our names
+    values: Mapping[str, Tensor]        # by our names
     config: KTNetConfig | None          # the sizes saved beside it; None if there are none
     is_older_port: bool                 # self-matching weights were never saved there
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint and the sizes beside it.
+    """Read a checkpoint and the sizes beside it, or a model folder.
 
     Raises:
         InputError: one of the files cannot be used.
     """
+    if is_model_folder(path):
+        return open_model_folder(read_folder(path))
     config = load_config(path)
     stored = read_checkpoint(path)
     older = any(mark in name for name in stored for mark in (*OLDER_PORT_EXTRAS, OLDER_PORT_BIAS))
@@ -153,6 +157,19 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
         check_sizes({name: tuple(value.shape) for name, value in checkpoint.values.items()}, config, path,
                     config_path(path))
     return checkpoint
+
+
+def open_model_folder(folder: ModelFolder) -> Checkpoint:
+    """Check a model folder and read its weights.
+
+    Raises:
+        InputError: see :func:`src.weights.folder.verify`; or the weights are not those of its sizes.
+    """
+    verify(folder)
+    weights = read_weights(folder)
+    check_sizes({name: values.shape for name, values in weights.items()}, folder.network, folder.path / WEIGHTS,
+                folder.path / CONFIG)
+    return Checkpoint(folder.path, {name: Tensor(values) for name, values in weights.items()}, folder.network, False)
 
 
 def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: KTNetConfig, weights: Path | str,
@@ -244,8 +261,8 @@ def load_weights(network: nn.Cell, checkpoint: Checkpoint, use_average: bool = F
 
 
 def config_path(checkpoint: Path | str) -> Path:
-    """Where a checkpoint's sizes and options lie."""
-    return Path(checkpoint).with_suffix(".json")
+    """Where the sizes and options of a checkpoint or model folder are."""
+    return Path(checkpoint) / CONFIG if is_model_folder(checkpoint) else Path(checkpoint).with_suffix(".json")
 
 
 def save_config(checkpoint: Path | str, network: KTNetConfig, options: Mapping[str, Any]) -> None:
@@ -259,6 +276,8 @@ def load_config(checkpoint: Path | str) -> KTNetConfig | None:
     Raises:
         InputError: the file is broken.
     """
+    if is_model_folder(checkpoint):
+        return read_folder(checkpoint).network
     path = config_path(checkpoint)
     if not path.is_file():
         return None

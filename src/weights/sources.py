@@ -256,7 +256,8 @@ def open_source(folder: Path, reader: str = "builtin", encoder_folder: Path | No
         raise InputError(f"{folder}: {what}; {WANTED}")
     if (folder / "model.safetensors").is_file():
         return HuggingFaceFolder(folder)
-    params = [place for place in (folder / "params", folder) if (place / "word_embedding").is_file()]
+    inner = sorted(path for path in folder.iterdir() if path.is_dir())      # where archives of the authors have them
+    params = [place for place in (folder / "params", folder, *inner) if (place / "word_embedding").is_file()]
     if params or (folder / "params").is_dir():
         place = params[0] if params else folder / "params"
         around = [folder, folder.resolve().parent]

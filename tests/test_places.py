@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers in characters of the passage."""
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from src.config import WindowConfig
+from src.inference.places import AnswerPlaces
+from src.reader.batching_twomemory import FeatureBuilder
+from src.reader.decoding import PassageText
+from src.reader.examples import Example
+from src.reader.tokenization import BertTokenizer
+from tests.small_data import VOCABULARY
+
+PASSAGE = ("The\tmayor of  Lima (1895-1943) lies\u202fin Paris' town by the Queen Zoë's river, said\n\nthe storm."
+           "\u200b \U0001f600 ﬁne x\u0301y Par is ")
+
+
+@pytest.fixture(scope="module", params=[False, True])
+def places(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("places") / "vocab.txt"
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyzQTLZPë"))
+    pieces = [*VOCABULARY, *letters, *(f"##{letter}" for letter in letters)]
+    path.write_text("\n".join(dict.fromkeys(pieces)) + "\n", encoding="utf-8")
+    builder = FeatureBuilder(BertTokenizer(path, request.param), WindowConfig(), (), "dev")
+    _, example = builder.build(Example("q", "Where is Paris?", PASSAGE, answers=()), ())
+    return AnswerPlaces(PASSAGE, example, request.param), PassageText(example, request.param)
+
+
+def test_the_characters_are_the_answers(places):
+    where, text = places
+    count, draw = len(where.example.pieces), random.Random(3)
+    assert count > 30
+    for _ in range(2000):
+        first = draw.randrange(count)
+        last = min(first + draw.randrange(6), count - 1)
+        start, end = where.characters(first, last)
+        assert " ".join(PASSAGE[start:end].split()) == " ".join(text.span_text(first, last).split())
+        assert 0 <= start < end <= len(PASSAGE)
+
+
+@pytest.mark.parametrize(("part", "whole"), [("iver", "river"), ("189", "1895"), ("aris' tow", "Paris' town"),
+                                             ("river", "river"), ("(", "("), ("o", "Zoë"), ("x", "x\u0301y")])
+def test_answers_end_at_whole_words(places, part, whole):
+    where, _ = places
+    at = PASSAGE.index(part, PASSAGE.index("Queen") if part in ("iver", "river", "o") else 0)
+    start, end = where.whole_words(at, at + len(part))
+    assert PASSAGE[start:end] == whole
