@@ -262,21 +262,23 @@ def kill_often(name: str, place: Place, kills: int, generator: random.Random) ->
     log = place.folder / f"{name}.log"
     duration, seconds, survivors, killed = whole_run(script, f"{name}-whole", log), [], [], []
     remove(script.outputs)
-    attempts = 0
+    attempts, alone = 0, False          # alone: it starts no other process
     while len(killed) < kills and attempts < 4 * kills:
         attempts += 1
+        at_another = len(killed) % 2 == 1 and not alone
         mark, number = f"{name}-{attempts}", SIGNALS[len(killed) // 2 % len(SIGNALS)]
         with started(script, mark, log) as (_, own):
-            time.sleep(generator.random() * duration * (0.5 if len(killed) % 2 else 1.0))
+            time.sleep(generator.random() * duration * (0.5 if at_another else 1.0))
             while processes := alive(mark):
                 others = [pid for pid in processes if pid != own]
-                if others or len(killed) % 2 == 0:
+                if others or not at_another:
                     break
                 time.sleep(0.02)
-            if not processes or (len(killed) % 2 and not others):
-                remove(script.outputs)          # it has ended, or has no process but its own now
+            if not processes:                   # it has ended
+                remove(script.outputs)
+                alone = alone or at_another
                 continue
-            target = generator.choice(others) if len(killed) % 2 else own
+            target = generator.choice(others) if at_another else own
             what = f"{number.name} to {'itself' if target == own else command_of(target)}"
             with contextlib.suppress(ProcessLookupError):
                 os.kill(target, number)
