@@ -13,19 +13,19 @@ FLOAT = 4                    # bytes
 
 @dataclass(frozen=True)
 class LayerCopies:
-    """Tensors of a layer's three widths that are alive at the peak of a step."""
+    """Tensors that are alive at the peak of a step, by their widths."""
 
     hidden: float            # [B*S, H]: projections, heads, residuals, layer norms, dropouts, and their gradients
     feed_forward: float      # [B*S, I]: products and the parts of the activation, and their gradients
     attention: float         # [B, N, S, S]: scores, weights, dropout masks
+    concepts: float          # [B*S, K, D], of a memory: gathered vectors
 
 
-# Fitted to peaks measured on CPU (MindSpore 2.10, length 384, with moving average). The kernels of src/cpu/ops.py:
-# BERT-large 8.5 GB at batch 1 and 9.3 GB at batch 2, MiniLM 2.7 GB at batch 8 (2.5 GB with 160, 208, 272). The
-# framework's operators: MiniLM 5.1 GB; their figures come from an older form of the layer and are on the safe side.
-FUSED_LAYERS = LayerCopies(10, 3, 2.5)
-PLAIN_LAYERS = LayerCopies(45, 20, 5.5)
-CONCEPT_COPIES = 2           # [B*S, K, D]: gathered vectors
+# Fitted to peaks measured on CPU (MindSpore 2.10, length 384, with moving average): with the kernels of src/cpu MiniLM
+# 2.0 GB at batch 8; with the framework's operators 5.1 GB. The latter figures come from an older form of the layer and
+# are on the safe side.
+FUSED_LAYERS = LayerCopies(10, 3, 0, 0)
+PLAIN_LAYERS = LayerCopies(45, 20, 5.5, 2)
 FUSED_COPIES = 14            # [B*S, U]: self-matching
 FURTHER_LENGTHS = 0.15       # what all shorter lengths add to the longest: their graphs reuse most of its memory
 RUNTIME = 0.9e9              # MindSpore itself and a compiled graph
@@ -73,7 +73,7 @@ def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequ
         use_ema: whether a moving average is kept.
         accumulates: whether gradients are summed over several batches.
         frozen: whether the encoder is left as it is.
-        kept: what the encoder's layers keep.
+        kept: what the encoder's layers and the memories keep.
     """
     weights, tables = count_weights(config)
     bert = config.bert
@@ -83,7 +83,7 @@ def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequ
     tokens = batch_size * length
     layer = (kept.hidden * tokens * bert.hidden_size + kept.feed_forward * tokens * bert.intermediate_size
              + kept.attention * batch_size * bert.num_attention_heads * length * length)
-    concepts = sum(CONCEPT_COPIES * tokens * memory.max_concepts * memory.width for memory in config.memories)
+    concepts = sum(kept.concepts * tokens * memory.max_concepts * memory.width for memory in config.memories)
     layers = 1 if frozen else bert.num_hidden_layers
     activations = layers * layer + concepts + FUSED_COPIES * tokens * config.fused_width
     if len(buckets) > 1:
