@@ -518,7 +518,8 @@ class RetrievalSettings(Settings):
 
     data_url: Path = flag(Path("./data"), "data folder")
     dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
-    step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag("all", "which step")
+    step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag(
+        "all", "which step; all makes no token files, which nothing needs")
     force: OnOff = flag(False, "make again what is there already")
     format: Literal["json", "pickle"] = flag("json", "of the files that are made: JSON lines, or the authors' pickles")
     ner: Literal["spacy", "corenlp"] = flag("spacy", "finder of SQuAD's named entities")
