@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import copy
 import json
+import os
 import random
 import resource
 import sys
@@ -414,7 +415,7 @@ def main() -> None:
     outcomes: Counter[str] = Counter()
     broken: dict[tuple[str, str], int] = {}
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         for _ in range(args.count):
             name = rng.choice(list(READERS))
             data = make_input(rng, known[name])
