@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class BatchExpander:
 def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_num: int = 1, rank: int = 0,
                          batch_size: int = 1, max_seq_len: int = MAX_SEQ_LEN, knowledge_bases: Bases = KNOWLEDGE_BASES,
                          buckets: Sequence[int] | None = None, seed: int = 45, epoch: int = 0, first_step: int = 0,
-                         parts: int = 1):
+                         parts: int = 1) -> Any:
     """One epoch of training batches of one device.
 
     Every step takes ``batch_size`` x ``parts`` features per device from one bucket; the order depends only on
@@ -108,7 +109,7 @@ def plan_device_rows(data_file: Path | str, buckets: Sequence[int], batch_size: 
 
 def create_dev_dataset(data_file: Path | str, do_shuffle: bool = False, batch_size: int = 1,
                        max_seq_len: int = MAX_SEQ_LEN, knowledge_bases: Bases = KNOWLEDGE_BASES,
-                       buckets: Sequence[int] | None = None, seed: int = 45):
+                       buckets: Sequence[int] | None = None, seed: int = 45) -> Any:
     """Yield every feature of a dev file once; the last batch may be partial, and no feature is dropped.
 
     Args:
@@ -131,7 +132,7 @@ def create_dev_dataset(data_file: Path | str, do_shuffle: bool = False, batch_si
     return _pipeline(data_file, batches, BatchExpander(knowledge_bases, "dev", buckets))
 
 
-def _pipeline(data_file: Path | str, batches: Sequence[np.ndarray], expander: BatchExpander):
+def _pipeline(data_file: Path | str, batches: Sequence[np.ndarray], expander: BatchExpander) -> Any:
     """Read the rows of each batch in this order."""
     import mindspore.dataset as ds
 

@@ -13,7 +13,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Generator, Iterator, NamedTuple, Sequence
+from typing import Generator, Iterator, Sequence
 
 import numpy as np
 
@@ -42,7 +42,8 @@ class Part:
     questions: int = 0
 
 
-class ConceptList(NamedTuple):
+@dataclass(frozen=True)
+class ConceptList:
     """The concepts that a knowledge base's ids stand for."""
 
     count: int

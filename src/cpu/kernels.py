@@ -41,7 +41,8 @@ def library() -> Path | None:
         command = shlex.split(compiler)
         version = _run([*command, "--version"])
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        return _do_without(compiler, error)
+        _do_without(compiler, error)
+        return None
     contents = [path.read_bytes() for pattern in ("*.cc", "*.h") for path in sorted(SOURCES.glob(pattern))]
     key = hashlib.sha256(repr((contents, command, version, OPTIONS, _processor())).encode()).hexdigest()
     reason: Exception
@@ -51,10 +52,12 @@ def library() -> Path | None:
             ctypes.CDLL(str(built))
             return built
         except subprocess.CalledProcessError as error:      # it would not build elsewhere either
-            return _do_without(compiler, error)
+            _do_without(compiler, error)
+            return None
         except OSError as error:    # a folder that cannot be written or that no library may be loaded from, a full disk
             reason = error
-    return _do_without(compiler, reason)
+    _do_without(compiler, reason)
+    return None
 
 
 def _find(folder: Path, key: str) -> Path | None:

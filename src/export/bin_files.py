@@ -71,8 +71,10 @@ class BinManifest:
             raise ValueError("no list of inputs")
         columns = tuple(_read_column(entry) for entry in values["inputs"])
         dataset, source, unique_ids = values.get("dataset"), values.get("source"), values.get("unique_ids")
-        if dataset not in TASKS or not isinstance(source, str) or not columns or not columns[0].shape:
-            raise ValueError("no such data set, or no inputs")
+        if not isinstance(dataset, str) or dataset not in TASKS:
+            raise ValueError("no such data set")
+        if not isinstance(source, str) or not columns or not columns[0].shape:
+            raise ValueError("no inputs")
         if not isinstance(unique_ids, list) or any(type(number) is not int for number in unique_ids):
             raise ValueError("no list of unique ids")
         return cls(dataset, source, columns, tuple(unique_ids))

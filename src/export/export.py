@@ -44,7 +44,7 @@ def sizes_of(checkpoint: Checkpoint, bert_config_path: Path) -> KTNetConfig:
     if checkpoint.is_older_port:
         bert = as_older_port(bert, checkpoint.path)
     tables = {base: checkpoint.values.get(f"embedding_{base.name}.embedding_table") for base in KNOWLEDGE_BASES}
-    return KTNetConfig(bert, tuple(MemoryConfig(base.name, *table.shape, base.max_concepts)
+    return KTNetConfig(bert, tuple(MemoryConfig(base.name, table.shape[0], table.shape[1], base.max_concepts)
                                    for base, table in tables.items() if table is not None))
 
 
