@@ -30,6 +30,7 @@ PADDING_CONCEPT = 0      # row 0 of every concept table: all zeros, "no concept"
 
 MAX_SIZE = 100_000_000   # of any number in a configuration file; more is a mistake or an attack
 MAX_LAYERS = 1_000
+MAX_WEIGHTS = 100e9      # of an encoder; BERT-large has a third of a billion
 
 T = TypeVar("T")
 
@@ -81,6 +82,13 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
 
     @property
+    def weights(self) -> int:
+        """Numbers in the matrices of the encoder; biases and layer norms are left out."""
+        layer = 4 * self.hidden_size ** 2 + 2 * self.hidden_size * self.intermediate_size
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        return rows * self.hidden_size + self.num_hidden_layers * layer
+
+    @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
@@ -101,6 +109,9 @@ class BertConfig:
         if config.num_hidden_layers > MAX_LAYERS:
             raise InputError(f"{source}: num_hidden_layers is {config.num_hidden_layers}; at most {MAX_LAYERS} are "
                              "taken")
+        if config.weights > MAX_WEIGHTS:
+            raise InputError(f"{source}: an encoder of these sizes has {config.weights / 1e9:.0f} billion weights; are "
+                             "hidden_size, intermediate_size and vocab_size right?")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if getattr(config, name) >= 1:
                 raise InputError(f"{source}: {name} is {getattr(config, name)}; it must be below 1")

@@ -1,7 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For all tests: matrix products in float32, which auto takes for --compute_type where this is set."""
+"""What many tests share: a data folder, networks trained on it once, and a log that every test finds as it was."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
-os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"
+import pytest
+
+from src.config import DataFolder
+from tests import small_training
+from utils.util import LOGGER
+
+os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # float32, which auto takes for --compute_type where this is set
+# Whole files that start many processes or compile C++; single slow tests bear the marker themselves.
+SLOW_FILES = {"test_launchers.py", "test_infer_harness.py", "test_quickstart.py", "test_interrupt.py", "test_guard.py",
+              "test_get_data.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files, so that ``pytest -m "not slow"`` is over in two minutes."""
+    for item in items:
+        if item.path.name in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def untouched_log() -> Iterator[None]:
+    """The project's log as before any script has set it up, so that caplog sees it."""
+    def reset() -> None:
+        LOGGER.handlers[:] = []
+        LOGGER.propagate = True
+
+    reset()
+    yield
+    reset()
+
+
+@pytest.fixture(scope="session")
+def training_data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """A data folder to train a tiny network on (to be read only); its name has a blank."""
+    pytest.importorskip("mindspore")
+    return small_training.make_training_data(tmp_path_factory.mktemp("shared") / "tiny data")
+
+
+@pytest.fixture(scope="session")
+def steady_data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """The same without dropout: equal gradients however a batch is divided."""
+    pytest.importorskip("mindspore")
+    return small_training.make_training_data(tmp_path_factory.mktemp("steady"), dropout=0.0)
+
+
+@pytest.fixture(scope="session")
+def trained(training_data: DataFolder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, small_training.Ended]:
+    """The results of a training of two epochs with validation and evaluation, and what it said."""
+    output = tmp_path_factory.mktemp("trained")
+    return output, small_training.train(training_data, output, do_val=True, do_predict=True)

@@ -2,18 +2,22 @@
 """A data folder that a tiny network can be trained on within seconds, and the flags for it."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from src.config import SPLITS, SQUAD, BertConfig, DataFolder, WindowConfig
 from src.data_convert import convert
 from tests import small_data
 from tests.reference import encoder_shapes
+from utils.util import run_main
 
 ROOT = Path(__file__).parents[1]
 WINDOWS = WindowConfig(max_seq_len=48, doc_stride=16, max_query_length=16)
@@ -60,7 +64,38 @@ def flags(data: DataFolder, output: Path, **values: object) -> list[str]:
     """Command line of a short training on CPU."""
     chosen = {"device_target": "CPU", "data_url": data.root, "checkpoints": output, "batch_size": 4, "epoch": 2,
               "buckets": 1, "learning_rate": 0.003, "ema_decay": 0.9} | values
-    return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+    return as_words(chosen)
+
+
+def as_words(values: Mapping[str, object]) -> list[str]:
+    """Flags and their values as a command line."""
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a script ended that was run in this process."""
+
+    stdout: str
+    stderr: str
+
+
+def run_here(main: Callable[[Sequence[str] | None], None], flags: Sequence[str], code: int = 0) -> Ended:
+    """Run a script's main function as its own process would; fails where the exit code is another one."""
+    shown, said, ended = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said):
+        try:
+            run_main(main, flags)
+        except SystemExit as end:
+            ended = end.code
+    assert ended == code, shown.getvalue() + said.getvalue()
+    return Ended(shown.getvalue(), said.getvalue())
+
+
+def train(data: DataFolder, output: Path, **values: object) -> Ended:
+    """A short training in this process."""
+    import run_KTNET_squad
+    return run_here(run_KTNET_squad.main, flags(data, output, **values))
 
 
 def run_and_kill(command: Sequence[str], lines: int | None, pause: float, until: str | None = None) -> int:

@@ -80,6 +80,8 @@ def test_json_that_is_read(tmp_path):
     ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is 1.5; it must be below 1"),
     ({"hidden_dropout_prob": "0.1"}, "hidden_dropout_prob must be a number"),
     ({"hidden_act": 3}, "hidden_act must be a string"),
+    ({"hidden_size": 10 ** 8}, "an encoder of these sizes has .* billion weights"),
+    ({"intermediate_size": 10 ** 8, "hidden_size": 1024}, "an encoder of these sizes has .* billion weights"),
 ])
 def test_sizes_that_cannot_be(tmp_path, change, message):
     sizes = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -10,12 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import small_training
+from src.config import DataFolder
 from utils.device import count_devices
 from utils.rank_table import read_rank_table
 from utils.util import InputError
@@ -306,9 +306,9 @@ def test_both_stages_are_the_default(launchers: Launchers) -> None:
 # --- what the checks find --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield small_training.make_training_data(tmp_path_factory.mktemp("launch") / "tiny data").root
+@pytest.fixture
+def data(training_data: DataFolder) -> Path:
+    return training_data.root
 
 
 @pytest.mark.parametrize("name, arguments, environment, words", [

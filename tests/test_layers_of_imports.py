@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may import whom: arrows between the rooms of src/ point down, and the lower rooms run without MindSpore."""
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     ("src.config",), ("utils",), ("src.settings",),
     ("src.reader", "src.knowledge"), ("src.viewer",),
-    ("src.conversion",), ("src.feature_stream",), ("src.data_convert",), ("src.prepare",), ("src.checks",),
+    ("src.conversion",), ("src.feature_stream",), ("src.feature_files",), ("src.data_convert",), ("src.checks",),
     ("src.batch_plan",), ("src.dataset",),
     ("src.dropout",), ("src.bert",), ("src.layers",), ("src.cpu",), ("src.KTNET",), ("src.KTNET_eval",),
     ("src.weights",), ("src.bert_ms_format",), ("src.export",), ("src.inference",), ("src.training",),

@@ -16,6 +16,7 @@ import pytest
 
 ms = pytest.importorskip("mindspore")
 import run_KTNET_squad  # noqa: E402
+import run_KTNET_squad_eval  # noqa: E402
 from src.batch_plan import choose_buckets  # noqa: E402
 from src.config import SQUAD, WORDNET  # noqa: E402
 from src.dataset import create_dev_dataset, create_train_dataset, feature_lengths  # noqa: E402
@@ -25,6 +26,7 @@ from src.training.loop import check_progress  # noqa: E402
 from src.training.state import SETTINGS_DIGEST, settings_digest  # noqa: E402
 from src.weights.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
 from tests import small_training  # noqa: E402
+from tests.small_training import run_here, train  # noqa: E402
 from utils.device import bfloat16_unit  # noqa: E402
 from utils.util import InputError  # noqa: E402
 
@@ -32,29 +34,16 @@ ROOT = Path(__file__).parents[1]
 LAST = "KTNET_squad-2_6.ckpt"           # 22 features in batches of 4: 6 steps an epoch
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return small_training.make_training_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def steady_data(tmp_path_factory):
-    """Without dropout: the same gradient however a batch is divided."""
-    return small_training.make_training_data(tmp_path_factory.mktemp("steady"), dropout=0.0)
-
-
 def command(script, flags):
     return [sys.executable, str(ROOT / script), *flags]
 
 
-def run(script, flags, code=0):
-    result = subprocess.run(command(script, flags), cwd=ROOT, capture_output=True, text=True, check=False)
+def run_apart(data, output, code=0, **values):
+    """A training in a process of its own: what products are computed in is chosen before MindSpore is imported."""
+    result = subprocess.run(command("run_KTNET_squad.py", small_training.flags(data, output, **values)), cwd=ROOT,
+                            capture_output=True, text=True, check=False)
     assert result.returncode == code, result.stdout + result.stderr
     return result
-
-
-def train(data, output, **values):
-    return run("run_KTNET_squad.py", small_training.flags(data, output, **values))
 
 
 def weights(output, name=LAST):
@@ -65,13 +54,6 @@ def weights(output, name=LAST):
 def assert_same(first, second):
     assert first.keys() == second.keys()
     assert all((first[name] == second[name]).all() for name in first)
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    output = tmp_path_factory.mktemp("trained")
-    result = train(data, output, do_val=True, do_predict=True)
-    return output, result
 
 
 def test_what_a_training_leaves(trained):
@@ -95,9 +77,9 @@ def test_what_a_training_leaves(trained):
     assert options["learning_rate"] == 0.003 and options["max_seq_len"] == 48
 
 
-def test_what_is_trained_and_what_is_not(data, trained):
+def test_what_is_trained_and_what_is_not(training_data, trained):
     stored = weights(trained[0])
-    start = {name: value.asnumpy() for name, value in read_checkpoint(data.bert() / "roberta.ckpt").items()}
+    start = {name: value.asnumpy() for name, value in read_checkpoint(training_data.bert() / "roberta.ckpt").items()}
     moved = {name for name, value in start.items() if (stored[name] != value).any()}
     assert moved == set(start)
     assert not any(name.startswith("ema.embedding_") for name in stored)
@@ -106,33 +88,34 @@ def test_what_is_trained_and_what_is_not(data, trained):
     assert stored["TriLinearTwoTimeSelfAttentionLayer.weight_mul"].any()
 
 
-def test_a_frozen_encoder_stays_as_it_is(data, tmp_path):
-    train(data, tmp_path, epoch=1, freeze=True, use_ema=False, warmup_proportion=0)
+def test_a_frozen_encoder_stays_as_it_is(training_data, tmp_path):
+    train(training_data, tmp_path, epoch=1, freeze=True, use_ema=False, warmup_proportion=0)
     stored = weights(tmp_path, "KTNET_squad-1_6.ckpt")
-    start = read_checkpoint(data.bert() / "roberta.ckpt")
+    start = read_checkpoint(training_data.bert() / "roberta.ckpt")
     assert all((stored[name] == value.asnumpy()).all() for name, value in start.items())
     assert not any(name.startswith("ema.") for name in stored)
     # The second stage starts from the first's checkpoint.
-    train(data, tmp_path / "second", epoch=1, buckets=1,
+    train(training_data, tmp_path / "second", epoch=1, buckets=1,
           init_checkpoint=tmp_path / "finetune_checkpoint" / "KTNET_squad-1_6.ckpt")
     assert (weights(tmp_path / "second", "KTNET_squad-1_6.ckpt")["dense1.weight"] != stored["dense1.weight"]).any()
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data, trained, tmp_path):
-    train(data, tmp_path / "again")
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(training_data, trained, tmp_path):
+    train(training_data, tmp_path / "again")
     assert_same(weights(trained[0]), weights(tmp_path / "again"))
-    train(data, tmp_path / "other", random_seed=46, epoch=1)
+    train(training_data, tmp_path / "other", random_seed=46, epoch=1)
     other = weights(tmp_path / "other", "KTNET_squad-1_6.ckpt")
     assert (other["dense1.weight"] != weights(trained[0], "KTNET_squad-1_6.ckpt")["dense1.weight"]).any()
 
 
-def test_products_in_bfloat16(data, trained, tmp_path):
+@pytest.mark.slow
+def test_products_in_bfloat16(training_data, trained, tmp_path):
     """Repeatable to the bit, near the weights of float32, and no resuming in another type."""
     if bfloat16_unit() is None:
         pytest.skip("the processor has neither AMX nor AVX512-BF16: products in bfloat16 are NOT tested")
     rounded = [tmp_path / "one", tmp_path / "two"]
     for output in rounded:
-        train(data, output, compute_type="bfloat16")
+        run_apart(training_data, output, compute_type="bfloat16")
     first, second = map(weights, rounded)
     assert_same(first, second)
     exact = weights(trained[0])
@@ -140,14 +123,14 @@ def test_products_in_bfloat16(data, trained, tmp_path):
     assert (first["dense1.weight"] != exact["dense1.weight"]).any()
     np.testing.assert_allclose(first["dense1.weight"], exact["dense1.weight"], atol=0.02)
     assert json.loads((rounded[0] / "options_squad.json").read_text())["compute_type"] == "bfloat16"
-    result = run("run_KTNET_squad.py", small_training.flags(data, rounded[0], resume=True,
-                                                            compute_type="float32"), code=2)
+    result = run_apart(training_data, rounded[0], code=2, resume=True, compute_type="float32")
     assert "started with compute_type bfloat16, not float32" in result.stderr.splitlines()[-1]
 
 
-def test_killed_and_resumed_ends_with_the_same_bits(data, trained, tmp_path):
+@pytest.mark.slow
+def test_killed_and_resumed_ends_with_the_same_bits(training_data, trained, tmp_path):
     generator = random.Random(5)
-    flags = small_training.flags(data, tmp_path, save_steps=1, resume=True)
+    flags = small_training.flags(training_data, tmp_path, save_steps=1, resume=True)
     kills = 0
     for _ in range(40):
         # The first kills come while it trains or saves, whatever the speed of the machine: after some log lines.
@@ -167,25 +150,26 @@ def test_killed_and_resumed_ends_with_the_same_bits(data, trained, tmp_path):
     assert steps == list(range(1, 13))
 
 
-def test_a_second_training_over_the_first_is_refused(data, trained, tmp_path):
+def test_a_second_training_over_the_first_is_refused(training_data, trained, tmp_path):
     output = tmp_path / "copy"
     shutil.copytree(trained[0], output)
     (output / "finetune_checkpoint" / ".training_squad.lock").unlink()      # holds the process id of the last one
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    result = run("run_KTNET_squad.py", small_training.flags(data, output), code=2)
+    result = run_here(run_KTNET_squad.main, small_training.flags(training_data, output), code=2)
     assert "holds a training already" in result.stderr and "Traceback" not in result.stderr
-    result = run("run_KTNET_squad.py", small_training.flags(data, output, resume=True, learning_rate=0.1), code=2)
+    other = small_training.flags(training_data, output, resume=True, learning_rate=0.1)
+    result = run_here(run_KTNET_squad.main, other, code=2)
     assert "learning_rate" in result.stderr.splitlines()[-1]
     (output / "finetune_checkpoint" / ".training_squad.lock").unlink()
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
 
-def test_checkpoints_that_no_training_here_wrote_are_left_alone(data, trained, tmp_path):
+def test_checkpoints_that_no_training_here_wrote_are_left_alone(training_data, trained, tmp_path):
     """Training removes its older checkpoints by their names: it must not start among those of others."""
     folder = tmp_path / "finetune_checkpoint"
     folder.mkdir()
     shutil.copy(trained[0] / "finetune_checkpoint" / LAST, folder / "KTNET_squad-3_11000.ckpt")
-    result = run("run_KTNET_squad.py", small_training.flags(data, tmp_path, resume=True), code=2)
+    result = run_here(run_KTNET_squad.main, small_training.flags(training_data, tmp_path, resume=True), code=2)
     assert "holds checkpoints already, as KTNET_squad-3_11000.ckpt" in result.stderr.splitlines()[-1]
     assert {path.name for path in folder.iterdir()} == {"KTNET_squad-3_11000.ckpt", ".training_squad.lock"}
 
@@ -224,6 +208,7 @@ def run_two(logs, *words):
         path.read_text() for path in logs.glob("worker_*.log"))
 
 
+@pytest.mark.slow
 def test_two_hosts_that_are_not_at_the_same_step_do_not_go_on(steady_data, tmp_path):
     """Each process with a folder of its own, as on two hosts without a shared disk: the second has no state."""
     train(steady_data, tmp_path / "rank0", batch_size=8, epoch=1, is_distribute=False)
@@ -243,6 +228,7 @@ def test_two_hosts_that_are_not_at_the_same_step_do_not_go_on(steady_data, tmp_p
     assert "after step 0 here, elsewhere not" in said and not list((tmp_path / "rank1").rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_of_one_with_twice_the_batch(steady_data, tmp_path):
     steps = {"epoch": 7}                                            # 7 x 3 = 21 steps
     train(steady_data, tmp_path / "one", batch_size=8, **steps)
@@ -254,14 +240,14 @@ def test_two_processes_give_the_weights_of_one_with_twice_the_batch(steady_data,
         np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
 
 
-def test_evaluation_does_not_depend_on_batches_and_buckets(data, trained, tmp_path):
+def test_evaluation_does_not_depend_on_batches_and_buckets(training_data, trained, tmp_path):
     checkpoint = trained[0] / "finetune_checkpoint" / LAST
     results = []
     for number, values in enumerate(({"batch_size": 1, "buckets": 1}, {"batch_size": 3, "buckets": 3},
                                      {"batch_size": 2, "save_logits": tmp_path / "logits.npz"})):
-        flags = {"device_target": "CPU", "data_url": data.root, "checkpoints": tmp_path / str(number),
+        flags = {"device_target": "CPU", "data_url": training_data.root, "checkpoints": tmp_path / str(number),
                  "load_checkpoint_path": checkpoint} | values
-        run("run_KTNET_squad_eval.py", [part for name, value in flags.items() for part in (f"--{name}", str(value))])
+        run_here(run_KTNET_squad_eval.main, small_training.as_words(flags))
         results.append([(tmp_path / str(number) / name).read_bytes() for name in ("predictions.json",
                                                                                   "eval_result.json")])
     assert results[0] == results[1] == results[2]
@@ -269,12 +255,12 @@ def test_evaluation_does_not_depend_on_batches_and_buckets(data, trained, tmp_pa
     assert len(logits) == 2 and logits.start_logits.shape == (2, small_training.WINDOWS.max_seq_len)
     # The moving average was evaluated: the weights themselves give other logits.
     flags |= {"checkpoints": tmp_path / "raw", "use_ema": False, "save_logits": tmp_path / "raw.npz"}
-    run("run_KTNET_squad_eval.py", [part for name, value in flags.items() for part in (f"--{name}", str(value))])
+    run_here(run_KTNET_squad_eval.main, small_training.as_words(flags))
     assert (Logits.load(tmp_path / "raw.npz").start_logits != logits.start_logits).any()
 
 
-def test_batches_of_the_dataset(data):
-    path = data.mindrecord(SQUAD, "train")
+def test_batches_of_the_dataset(training_data):
+    path = training_data.mindrecord(SQUAD, "train")
     lengths = feature_lengths(path)
     buckets = choose_buckets(lengths, 48, 2)
     starts, seen = [], 0
@@ -291,7 +277,7 @@ def test_batches_of_the_dataset(data):
             starts.append(batch["start_positions"])
             seen += 4
     assert seen == 24 and len(starts) == 6
-    whole = create_dev_dataset(data.mindrecord(SQUAD, "dev"), batch_size=4, max_seq_len=48)
+    whole = create_dev_dataset(training_data.mindrecord(SQUAD, "dev"), batch_size=4, max_seq_len=48)
     ids = np.concatenate([batch["unique_id"] for batch in whole.create_dict_iterator(num_epochs=1, output_numpy=True)])
     assert ids.ravel().tolist() == [1000000000, 1000000001]
 
@@ -307,60 +293,60 @@ def test_batches_of_the_dataset(data):
     ({"device_target": "TPU"}, "--device_target"),
     ({"no_such_flag": 1}, "--no_such_flag"),
 ])
-def test_bad_input_is_one_line(data, tmp_path, flags, words):
-    result = run("run_KTNET_squad.py", small_training.flags(data, tmp_path / "out", **flags), code=2)
+def test_bad_input_is_one_line(training_data, tmp_path, flags, words):
+    result = run_here(run_KTNET_squad.main, small_training.flags(training_data, tmp_path / "out", **flags), code=2)
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: ") and words in line and "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_vectors_in_another_order_are_refused(data, tmp_path):
+def test_vectors_in_another_order_are_refused(training_data, tmp_path):
     """As many concepts, other ids: the features would point at the wrong vectors."""
     vectors = tmp_path / "vectors.txt"
-    vectors.write_text("".join(reversed(data.vectors(WORDNET).read_text().splitlines(keepends=True))))
+    vectors.write_text("".join(reversed(training_data.vectors(WORDNET).read_text().splitlines(keepends=True))))
     with pytest.raises(InputError, match="vectors.txt: its concepts are not those, or not in the order"):
-        run_KTNET_squad.main(small_training.flags(data, tmp_path / "out", wn_concept_embedding_path=vectors))
+        run_KTNET_squad.main(small_training.flags(training_data, tmp_path / "out", wn_concept_embedding_path=vectors))
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_features_do_not_answer_for_another_file(data, tmp_path):
+def test_features_do_not_answer_for_another_file(training_data, tmp_path):
     """A data set that is not there, and one that differs where the features were named."""
     with pytest.raises(InputError, match="nowhere.json: no such file"):
-        run_KTNET_squad.main(small_training.flags(data, tmp_path / "out", train_file="nowhere.json"))
+        run_KTNET_squad.main(small_training.flags(training_data, tmp_path / "out", train_file="nowhere.json"))
     other = tmp_path / "other.json"
-    other.write_text(data.dataset_json(SQUAD, "train").read_text() + "\n")
-    for path in data.mindrecord(SQUAD, "train").parent.glob("train.*"):
+    other.write_text(training_data.dataset_json(SQUAD, "train").read_text() + "\n")
+    for path in training_data.mindrecord(SQUAD, "train").parent.glob("train.*"):
         shutil.copy(path, tmp_path)
     with pytest.raises(InputError, match=r"other\.json: .*train\.mindrecord was made from another file"):
-        run_KTNET_squad.main(small_training.flags(data, tmp_path / "out", train_file=other,
+        run_KTNET_squad.main(small_training.flags(training_data, tmp_path / "out", train_file=other,
                                                   train_mindrecord_file=tmp_path / "train.mindrecord"))
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_an_encoder_too_short_and_an_output_that_cannot_be_written(data, tmp_path):
-    sizes = json.loads((data.bert() / "bert_config.json").read_text())
+def test_an_encoder_too_short_and_an_output_that_cannot_be_written(training_data, tmp_path):
+    sizes = json.loads((training_data.bert() / "bert_config.json").read_text())
     short = tmp_path / "short.json"
     short.write_text(json.dumps({**sizes, "max_position_embeddings": 40}))
     for flags, words in (({"bert_config_path": short}, "has only 40 positions"),
                          ({"checkpoints": short / "below_a_file"}, str(short))):
-        chosen = small_training.flags(data, **{"output": tmp_path / "out"} | flags)
-        result = run("run_KTNET_squad.py", chosen, code=2)
+        chosen = small_training.flags(training_data, **{"output": tmp_path / "out"} | flags)
+        result = run_here(run_KTNET_squad.main, chosen, code=2)
         line = result.stderr.strip().splitlines()[-1]
         assert line.startswith("error: ") and words in line and "Traceback" not in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["short.json"]
 
 
-def test_a_checkpoint_of_other_sizes_and_a_cut_one(data, trained, tmp_path):
+def test_a_checkpoint_of_other_sizes_and_a_cut_one(training_data, trained, tmp_path):
     whole = trained[0] / "finetune_checkpoint" / LAST
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(whole.read_bytes()[:-1000])
     other = tmp_path / "other.ckpt"
     shutil.copy(whole, other)
-    sizes = json.loads((data.bert() / "bert_config.json").read_text())
+    sizes = json.loads((training_data.bert() / "bert_config.json").read_text())
     (tmp_path / "bert_config.json").write_text(json.dumps({**sizes, "hidden_size": 64}))
     for checkpoint, words in ((cut, str(cut)), (tmp_path / "none.ckpt", "none.ckpt"), (other, "is [")):
-        result = run("run_KTNET_squad_eval.py", [
-            "--device_target", "CPU", "--data_url", str(data.root), "--checkpoints", str(tmp_path / "out"),
+        result = run_here(run_KTNET_squad_eval.main, [
+            "--device_target", "CPU", "--data_url", str(training_data.root), "--checkpoints", str(tmp_path / "out"),
             "--load_checkpoint_path", str(checkpoint),
             "--bert_config_path", str(tmp_path / "bert_config.json")], code=2)
         assert words in result.stderr.strip().splitlines()[-1] and "Traceback" not in result.stderr
@@ -368,8 +354,8 @@ def test_a_checkpoint_of_other_sizes_and_a_cut_one(data, trained, tmp_path):
 
 
 @pytest.mark.parametrize("bases", [{"use_nell": False}, {"use_wordnet": False, "use_nell": False}])
-def test_ablations(data, tmp_path, bases):
-    train(data, tmp_path, epoch=1, do_predict=True, **bases)
+def test_ablations(training_data, tmp_path, bases):
+    train(training_data, tmp_path, epoch=1, do_predict=True, **bases)
     stored = weights(tmp_path, "KTNET_squad-1_6.ckpt")
     assert any("wn" in name for name in stored) == bases.get("use_wordnet", True)
     assert any("nell" in name for name in stored) == bases.get("use_nell", True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor
@@ -43,7 +44,7 @@ class EncodedFeatures:
                  buckets: Sequence[int]) -> None:
         self.width = network.bert.bert_embedding_lookup.embedding_table.shape[1]
         self.outputs: list[np.ndarray | None] = [None] * len(feature_lengths(data_file))
-        plan = {"batch_size": batch_size, "buckets": buckets, "do_shuffle": False}
+        plan: dict[str, Any] = {"batch_size": batch_size, "buckets": buckets, "do_shuffle": False}
         dataset = create_train_dataset(data_file, knowledge_bases=memories, **plan)
         compiled = CompiledLengths(network.bert)
         names = ("input_mask", "src_ids", "pos_ids", "sent_ids")
