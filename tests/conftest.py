@@ -12,7 +12,7 @@ from src.config import DataFolder
 from tests import small_training
 from utils.util import LOGGER
 
-os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # float32, which auto takes for --compute_type where this is set
+os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # products in float32, by --compute_type auto too
 # Whole files that start many processes or compile C++; single slow tests bear the marker themselves.
 SLOW_FILES = {"test_launchers.py", "test_infer_harness.py", "test_quickstart.py", "test_interrupt.py", "test_guard.py",
               "test_get_data.py"}

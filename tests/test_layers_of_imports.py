@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Lowest first; a room imports from those before it. Names of one line know each other.
 ORDER = (
     ("src.config",), ("utils",), ("src.settings",),
-    ("src.reader", "src.knowledge"), ("src.viewer",),
+    ("src.reader",), ("src.knowledge",), ("src.viewer",),
     ("src.conversion",), ("src.feature_stream",), ("src.feature_files",), ("src.data_convert",), ("src.checks",),
     ("src.batch_plan",), ("src.dataset",),
     ("src.dropout",), ("src.bert",), ("src.layers",), ("src.cpu",), ("src.KTNET",), ("src.KTNET_eval",),
