@@ -15,10 +15,9 @@ ORDER = (
     ("src.conversion",), ("src.feature_stream",), ("src.feature_files",), ("src.data_convert",), ("src.checks",),
     ("src.batch_plan",), ("src.dataset",),
     ("src.dropout",), ("src.bert",), ("src.layers",), ("src.cpu",), ("src.KTNET",), ("src.KTNET_eval",),
-    ("src.weights",), ("src.bert_ms_format",), ("src.export",), ("src.inference",), ("src.training",),
-    ("src.check_launch",))
-# Below all others: utils.util needs nothing of src, and src.config needs it.
-GROUND = {("src.config", "utils.util"), ("utils.memory", "utils.util")}
+    ("src.weights",), ("src.bert_ms_format",), ("src.export",), ("src.inference",), ("src.training",))
+# Files that need nothing of their room: the ground of all, and what says where a training puts its files.
+GROUND = {("src.config", "utils.util"), ("src.checks", "src.training.lock"), ("src.checks", "src.training.log")}
 WITHOUT_MINDSPORE = ("src/reader", "src/knowledge", "src/viewer", "src/config.py", "src/settings.py",
                      "src/conversion.py",
                      "src/feature_stream.py", "src/checks.py", "src/batch_plan.py", "utils/args.py", "utils/util.py")

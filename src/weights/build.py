@@ -65,9 +65,12 @@ def load_tables(settings: NetworkRunSettings, manifest: Mapping[str, Any]) -> di
 
 def make_memories(bases: Sequence[KnowledgeBase], tables: Mapping[str, ConceptTable]) -> tuple[MemoryConfig, ...]:
     """The sizes of the memories that read these tables."""
-    return tuple(MemoryConfig(base.name, *tables[base.name].values.shape, max_concepts=base.max_concepts,
-                              concepts_sha256=tables[base.name].sha256)
-                 for base in bases)
+    memories = []
+    for base in bases:
+        rows, width = tables[base.name].values.shape
+        memories.append(MemoryConfig(base.name, rows, width, max_concepts=base.max_concepts,
+                                     concepts_sha256=tables[base.name].sha256))
+    return tuple(memories)
 
 
 def vocabulary_md5(manifest: Mapping[str, Any]) -> str:
