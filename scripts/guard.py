@@ -81,6 +81,8 @@ def start_watchdog(run: str) -> int:
                 os.close(number)
             except OSError:         # the listing's own
                 pass
+    for stopping in STOPPING:
+        signal.signal(stopping, signal.SIG_DFL)     # not this process's handlers
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.read(reading, 1)         # returns when the other end is closed, whichever way
     kill(run)

@@ -68,11 +68,12 @@ def test_the_end_of_the_command_ends_the_rest(guarded) -> None:
     assert guard.wait(30) == 128 + signal.SIGKILL and all_end(pids)
 
 
-def test_without_its_watchdog_the_run_ends(guarded) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_without_its_watchdog_the_run_ends(guarded, number: signal.Signals) -> None:
     guard, pids = guarded
     children = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
     watchdog, = set(map(int, children)) - set(pids)
-    os.kill(watchdog, signal.SIGKILL)
+    os.kill(watchdog, number)
     _, said = guard.communicate(timeout=30)
     assert guard.returncode == 128 + signal.SIGKILL and "watchdog" in said and all_end(pids)
 
