@@ -203,7 +203,7 @@ def test_a_failed_export_leaves_the_earlier_file(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("more", "message"), [
     (["--file_format", "AIR"], "--file_format AIR: is written on Ascend alone, not on CPU"),
     (["--max_seq_len", "4000"], "--max_seq_len 4000: the encoder of .* has only"),
-    (["--load_checkpoint_path", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file"),
+    (["--load_checkpoint_path", "nowhere.ckpt"], "nowhere.ckpt: no such file"),
 ])
 def test_refused(tiny, tmp_path, more, message):
     with pytest.raises(InputError, match=message):

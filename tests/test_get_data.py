@@ -278,7 +278,7 @@ def test_a_failing_network_is_no_end(tmp_path):
 def test_wrong_arguments(tmp_path):
     assert "no such part" in run(tmp_path, "squat", code=2)
     assert "DATAPATH" in run("", code=2)
-    assert "no program" in run(tmp_path, "kb", code=2, CURL="no-such-curl")
+    assert "not a program" in run(tmp_path, "kb", code=2, CURL="no-such-curl")
 
 
 def test_the_table_of_files_is_complete():

@@ -14,12 +14,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 GUARD = [sys.executable, "-I", str(ROOT / "scripts" / "guard.py")]
-# Starts one process in a session of its own and one without the guard's pipe, notes their ids, and waits.
+# Starts one process in a session of its own and one without the guard's pipe, notes their ids and then its own.
 COMMAND = """
 setsid sleep 500 & echo $! >>"$NOTES"
 (exec >/dev/null 2>&1; sleep 500 & echo $! >>"$NOTES"; wait) &
+while (($(wc -l <"$NOTES") < 2)); do sleep 0.02; done
 echo $$ >>"$NOTES"
-while (($(wc -l <"$NOTES") < 3)); do sleep 0.02; done
 echo ready
 wait
 """

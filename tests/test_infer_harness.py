@@ -317,7 +317,7 @@ def test_logits_are_those_of_the_equations(harness, models, tmp_path):
         found = np.fromfile(results / f"squad_batch_1_{number}_0.bin", "<f4").reshape(2, TINY.max_seq_len)
         np.testing.assert_allclose(found, wanted[:, number], rtol=0, atol=TOLERANCE)
     assert {path.name for path in results.iterdir()} == {
-        "mine.bin", *(f"squad_batch_1_{number}_0.bin" for number in range(COUNT))}
+        "mine.bin", "record_batch_1_0_0.bin", *(f"squad_batch_1_{number}_0.bin" for number in range(COUNT))}
     assert (tmp_path / "time" / "test_perform_static.txt").read_text() in report
     assert f"count: {COUNT}\nworkers: 3\n" in report and "average: " in report
 
