@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,8 @@ class ResultFiles(Mapping[int, tuple[np.ndarray, np.ndarray]]):
             if sizes[name] != wanted:
                 raise InputError(f"{self.folder / name}: has {sizes[name]} bytes, not the {wanted} of float32 "
                                  f"[2, 1, {self.length}]; was the model exported for this length, and did it finish?")
-        surplus = sorted(name for name in sizes.keys() - set(self.names.values()) if name.endswith(".bin"))
+        named_as_ours = re.compile(rf"{manifest.dataset}_batch_1_\d+_0\.bin")     # others are another data set's
+        surplus = sorted(filter(named_as_ours.fullmatch, sizes.keys() - set(self.names.values())))
         if surplus:
             raise InputError(f"{self.folder / surplus[0]}: belongs to no input ({manifest.count} {manifest.dataset} "
                              "features); empty the folder and run the inference again")
