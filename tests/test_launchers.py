@@ -492,13 +492,13 @@ def test_the_logs_of_several_hosts_lie_apart(launchers: Launchers) -> None:
 
 def test_two_processes_train_together(launchers: Launchers, data: Path) -> None:
     result = launchers.call("run_squad_twomemory_distribute_gpu.sh", str(data), "2", "--", "--epoch", "1",
-                            "--batch_size", "4", "--buckets", "1", PYTHON=sys.executable)
+                            "--first_epoch", "1", "--batch_size", "4", "--buckets", "1", PYTHON=sys.executable)
     assert result.returncode == 0, result.stdout + result.stderr
     log = (launchers.root / "train_parallel_squad" / "train_squad.log").read_text()
-    assert "epoch: 1 step: 3, loss is" in log
+    assert "epoch: 2 step: 3, loss is" in log     # a stage each
     workers = launchers.root / "train_parallel_squad" / "train_squad_workers"
-    assert "epoch: 1 step: 3, loss is" in (workers / "worker_1.log").read_text()
-    assert (launchers.root / "output" / "finetune_checkpoint" / "KTNET_squad-1_3.ckpt").is_file()
+    assert "epoch: 2 step: 3, loss is" in (workers / "worker_1.log").read_text()
+    assert (launchers.root / "output" / "finetune_checkpoint" / "KTNET_squad-2_3.ckpt").is_file()
 
 
 def process_of_rank(root: Path, rank: int) -> int:

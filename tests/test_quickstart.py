@@ -49,7 +49,7 @@ def test_answers_stand_in_their_passages(split: str, task: Any, read: Any) -> No
         assert example.answers
         for answer in example.answers:
             assert example.passage[answer.start:answer.start + len(answer.text)] == answer.text
-            assert task is SQUAD or answer.text in example.entities
+            assert task is SQUAD or answer.text in {mention.text for mention in example.entities}
         assert len((example.passage + " " + example.question).split()) <= WORDS_OF_A_FEATURE
 
 
