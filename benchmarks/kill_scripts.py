@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kill every long script, and its processes, again and again; prints one JSON line a script.
+"""Kill every long script, and its processes, again and again; prints one JSON line a script, each kill to stderr.
 
     python -m benchmarks.kill_scripts [--kills 20] [--seed 1] [SCRIPT ...]
 
@@ -219,7 +219,8 @@ def started(script: Script, mark: str, log: Path) -> Iterator[tuple[subprocess.P
     """The script as started, and the process id that is its own."""
     with open(log, "ab") as target:
         process = subprocess.Popen(script.command, stdin=subprocess.DEVNULL, stdout=target, stderr=subprocess.STDOUT,
-                                   cwd=log.parent, env={**os.environ, **script.environment, MARK: mark})
+                                   cwd=log.parent, env={**os.environ, **script.environment, MARK: mark},
+                                   preexec_fn=reset_signals)
     own = process.pid
     if script.background:
         process.wait()
@@ -232,6 +233,13 @@ def started(script: Script, mark: str, log: Path) -> Iterator[tuple[subprocess.P
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
+
+
+def reset_signals() -> None:
+    """As an interactive shell starts a command: none ignored (nohup, a shell's background job) and none blocked."""
+    for number in set(SIGNALS) - {signal.SIGKILL}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def alive(mark: str) -> list[int]:
@@ -288,6 +296,8 @@ def kill_often(name: str, place: Place, kills: int, generator: random.Random) ->
                 survivors.append(f"{what}: {', '.join(map(command_of, alive(mark)))}")
             else:
                 seconds.append(gone)
+            end = "still alive" if gone is None else f"{gone:.2f} s"
+            print(f"{name}: {what}: {end}", file=sys.stderr, flush=True)
     again = whole_run(script, f"{name}-again", log)
     return {"script": name, "kills": len(killed), "at_its_own_process": sum("itself" in what for what in killed),
             "alive_after_10_s": survivors, "slowest_end_s": round(max(seconds, default=0.0), 2),

@@ -2,9 +2,11 @@
 """What the benchmarks report, from what they have measured."""
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from benchmarks import turns
+from benchmarks import kill_scripts, turns
 from benchmarks.step_profile import PARTS, part_of, shares
 
 LAYER = "Default/gradients-Gradients/network-KTNETWithLoss/network-KTNET/bert-BertModel/bert_encoder-Encoder/0"
@@ -39,3 +41,19 @@ def test_shares_are_seconds_a_step(tmp_path):
 def test_types_that_are_measured(monkeypatch, unit, wanted, types):
     monkeypatch.setattr(turns, "bfloat16_unit", lambda: unit)
     assert turns.compute_types(wanted) == types
+
+
+def test_the_kill_test_starts_scripts_with_no_signal_ignored_or_blocked(tmp_path):
+    """As nohup and a shell's background jobs ignore some, and run_main() blocks SIGINT."""
+    log = tmp_path / "log"
+    before = signal.getsignal(signal.SIGHUP), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        script = kill_scripts.Script(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])
+        with kill_scripts.started(script, "test", log) as (process, _):
+            process.wait()
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+        signal.pthread_sigmask(signal.SIG_SETMASK, before[1])
+    blocked, ignored = (int(line.split()[1], 16) for line in log.read_text().splitlines())
+    assert not any((blocked | ignored) >> (number - 1) & 1 for number in kill_scripts.SIGNALS)
