@@ -165,7 +165,8 @@ def show_training(settings: TrainingSettings) -> None:
     job = settings.job
     if job.do_train:
         print(job.save_finetune_checkpoint_path.absolute())
-        check_unlocked(job.save_finetune_checkpoint_path, settings.task.name)
+        if os.environ.get("NODE_RANK", "0") in ("", "0"):       # other hosts of the run may share the folder
+            check_unlocked(job.save_finetune_checkpoint_path, settings.task.name)
         for path in [] if job.resume else earlier_training(settings):
             print(path)
 

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
+from src.checks import show_training
+from src.config import SQUAD
+from src.settings import TrainingSettings
 from src.training.lock import check_unlocked, lock_path, training_lock
 from src.training.state import TrainingState
 from utils.util import InputError
@@ -75,3 +78,13 @@ def test_one_training_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         check_unlocked(tmp_path, "squad")
         with training_lock(tmp_path, "squad"):
             pass
+
+
+def test_other_hosts_of_a_run_share_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainingSettings.of({"save_finetune_checkpoint_path": tmp_path}, SQUAD).resolved()
+    with training_lock(tmp_path, "squad"):
+        monkeypatch.setenv("NODE_RANK", "1")
+        show_training(settings)
+        monkeypatch.setenv("NODE_RANK", "0")
+        with pytest.raises(InputError, match="another training"):
+            show_training(settings)

@@ -319,7 +319,8 @@ def run_training(settings: TrainingSettings) -> None:
         if job.load_checkpoint_path is not None:
             LOGGER.warning("--load_checkpoint_path: no effect with --do_train True; --init_checkpoint is what a "
                            "training starts from")
-        check_unlocked(settings.job.save_finetune_checkpoint_path, settings.task.name)
+        if devices.is_first:            # the one process that writes there
+            check_unlocked(job.save_finetune_checkpoint_path, settings.task.name)
         settings, manifest = prepare_features(settings, "train")
         checkpoint = train(settings, manifest, devices)
     if job.do_predict and devices.is_first:
