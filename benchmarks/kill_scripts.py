@@ -121,7 +121,7 @@ def convert(place: Place) -> Script:
 
 
 def train(place: Place) -> Script:
-    return place.program("run_KTNET_squad.py", *small_training.flags(place.data, place.output / "training", epoch=10,
+    return place.program("run_KTNET_squad.py", *small_training.flags(place.data, place.output / "training", epoch=3,
                                                                      save_steps=1, resume=True),
                          outputs=[place.output / "training"])
 
@@ -137,7 +137,7 @@ def preprocess(place: Place) -> Script:
 
 
 def launcher(place: Place) -> Script:
-    return place.shell("run_squad_twomemory.sh", str(place.data.root), "--", "--epoch", "5", "--batch_size", "4",
+    return place.shell("run_squad_twomemory.sh", str(place.data.root), "--", "--epoch", "2", "--batch_size", "4",
                        "--buckets", "1", "--resume", "True", outputs=[place.root / "output"])
 
 
@@ -148,7 +148,7 @@ def background(place: Place) -> Script:
 
 
 def distributed(place: Place) -> Script:
-    return place.shell("run_squad_twomemory_distribute_gpu.sh", str(place.data.root), "2", "--", "--epoch", "5",
+    return place.shell("run_squad_twomemory_distribute_gpu.sh", str(place.data.root), "2", "--", "--epoch", "2",
                        "--batch_size", "4", "--buckets", "1", "--resume", "True", "--checkpoints",
                        str(place.output / "distributed"), outputs=[place.output / "distributed"])
 
@@ -274,7 +274,7 @@ def kill_often(name: str, place: Place, kills: int, generator: random.Random) ->
     while len(killed) < kills and attempts < 4 * kills:
         attempts += 1
         at_another = len(killed) % 2 == 1 and not alone
-        mark, number = f"{name}-{attempts}", SIGNALS[len(killed) // 2 % len(SIGNALS)]
+        mark, number = f"{name}-{attempts}", SIGNALS[(len(killed) // 2 + 2 * at_another) % len(SIGNALS)]
         with started(script, mark, log) as (_, own):
             time.sleep(generator.random() * duration * (0.5 if at_another else 1.0))
             while processes := alive(mark):
