@@ -106,6 +106,16 @@ def test_the_kept_output_is_that_of_the_encoder(data):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_the_kept_output_fits_batches_of_every_length():
+    """The last features of a bucket were padded to a longer one's length, and may be in their own in the next epoch."""
+    kept = EncodedFeatures.__new__(EncodedFeatures)
+    kept.width = 2
+    kept.outputs = [np.full((length, 2), length, np.float32) for length in (32, 48)]
+    for length in (32, 48):
+        hidden = kept.batch(np.array([1, 0]), length).asnumpy().reshape(2, length, 2)
+        assert (hidden[0] == 48).all() and (hidden[1, :32] == 32).all() and (hidden[1, 32:] == 0).all()
+
+
 def test_the_weight_on_concepts_is_that_of_the_attention(data):
     """The mean over word pieces with concepts, by the network that lays its attention open."""
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")

@@ -66,9 +66,12 @@ class EncodedFeatures:
         return sum(output.nbytes for output in self.outputs if output is not None)
 
     def batch(self, rows: np.ndarray, length: int) -> Tensor:
-        """The output for some features, float32 [B*S, H]; zero beyond the length that a feature was padded to here."""
+        """The output for some features, float32 [B*S, H]; zero beyond the length that a feature was padded to here.
+
+        A feature may have been padded to more here than in this batch: the last features of a bucket join a longer one.
+        """
         hidden = np.zeros((len(rows), length, self.width), np.float32)
         for place, row in zip(hidden, rows, strict=True):
             output = self.outputs[row]
-            place[:len(output)] = output
+            place[:len(output)] = output[:length]
         return Tensor(hidden.reshape(-1, self.width))
