@@ -9,7 +9,7 @@ from typing import Any, Mapping
 from src.config import DataFolder, KnowledgeBase, TaskConfig, WindowConfig
 from src.reader.storage import open_converted
 from utils.uptodate import file_stamp, is_unchanged
-from utils.util import LOGGER, InputError, file_digest
+from utils.util import LOGGER, InputError, file_digest, text_digest
 
 STEPS = {"wn": "wordnet", "nell": "nell"}     # knowledge base -> step of retrieve.py; others are user-defined
 
@@ -71,7 +71,8 @@ class Conversion:
 
     def digests(self) -> dict[str, str]:
         """MD5 of every input file, by its role."""
-        return {role: file_digest(path) for role, (path, _) in self.input_files().items()}
+        return {role: text_digest(path) if role == "vocabulary" else file_digest(path)
+                for role, (path, _) in self.input_files().items()}
 
     def warn_unofficial(self, digest: str) -> None:
         """Say so when a data set bears the official name and is not the official file; ``digest`` is its MD5."""

@@ -17,7 +17,7 @@ from src.feature_stream import Part, Summary, stream_features
 from src.reader.batching_twomemory import warn_without_overlap
 from src.reader.storage import STORAGE_FORMAT, ConvertedFiles, check_features, open_converted
 from src.settings import AS_CONVERTED, EvaluationSettings, NetworkRunSettings, TrainingSettings
-from utils.util import LOGGER, InputError, file_digest
+from utils.util import LOGGER, InputError, text_digest
 
 S = TypeVar("S", TrainingSettings, EvaluationSettings)
 N = TypeVar("N", bound=NetworkRunSettings)
@@ -78,7 +78,7 @@ def prepare_features(settings: S, split: str) -> tuple[S, dict[str, Any]]:
     manifest = open_converted(target)
     settings = as_converted(settings, manifest["settings"], target)
     vocabulary = settings.data.vocab_path
-    if vocabulary.is_file() and file_digest(vocabulary) != manifest["vocab_md5"]:
+    if vocabulary.is_file() and text_digest(vocabulary) != manifest["vocab_md5"]:
         raise InputError(f"--vocab_path {vocabulary}: {target} was converted with another vocabulary; give that one or "
                          "run data_convert.py again")
     return settings, bring_up_to_date(planned_conversion(settings, split), manifest)

@@ -19,7 +19,17 @@ from src.reader.metrics import read_predictions
 from src.reader.squad_twomemory import read_examples
 from src.reader.tokenization import load_vocabulary
 from tests import small_data
-from utils.util import InputError, atomic_path, describe, read_json, read_text, write_json, write_text
+from utils.util import (
+    InputError,
+    atomic_path,
+    describe,
+    file_digest,
+    read_json,
+    read_text,
+    text_digest,
+    write_json,
+    write_text,
+)
 
 ROOT = Path(__file__).parents[1]
 MARK = b"\xef\xbb\xbf"
@@ -41,6 +51,15 @@ def test_a_byte_order_mark_changes_nothing(tmp_path, read, content):
     plain = read(path)
     path.write_bytes(MARK + content)
     assert read(path) == plain
+
+
+def test_a_vocabulary_saved_on_windows_is_the_same(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"[PAD]\n[UNK]\n")
+    digest = text_digest(path)
+    assert digest == file_digest(path)
+    path.write_bytes(MARK + b"[PAD]\r\n[UNK]\r\n")
+    assert text_digest(path) == digest
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -2,6 +2,7 @@
 """Errors, logging and files; imports neither MindSpore nor anything of src."""
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -294,6 +295,12 @@ def file_digest(path: Path | str, algorithm: str = "md5") -> str:
             for block in iter(lambda: source.read(1 << 20), b""):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def text_digest(path: Path | str) -> str:
+    """MD5 of a text file; a byte order mark and Windows' line ends make no difference."""
+    data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+    return hashlib.md5(data).hexdigest()
 
 
 def files_of(path: Path | str) -> list[Path]:

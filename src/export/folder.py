@@ -32,7 +32,7 @@ from src.weights.folder import (
     is_model_folder,
     read_folder,
 )
-from utils.util import InputError, file_digest, read_json, usual_mode, write_json, write_text
+from utils.util import InputError, file_digest, read_json, text_digest, usual_mode, write_json, write_text
 
 BELIEFS = Path("retrieve_nell") / "promoted_beliefs.tsv"
 
@@ -158,7 +158,7 @@ def checked_config(parts: Ingredients, names: Mapping[str, Sequence[str]]) -> KT
             raise InputError(f"{path}: {len(names[memory.name])} concepts, but the table of {place} has "
                              f"{memory.rows} rows; give the file that it was trained with")
         memories.append(dataclasses.replace(memory, concepts_sha256=digest))
-    vocabulary = file_digest(parts.vocabulary)
+    vocabulary = text_digest(parts.vocabulary)
     if config.vocabulary_md5 not in ("", vocabulary):
         raise InputError(f"--vocab_path {parts.vocabulary}: not the vocabulary that {place} was trained with; give "
                          "that one")

@@ -36,7 +36,7 @@ from src.settings import PredictionSettings
 from src.viewer.cases import Alternative, Case, WindowResult, answer, make_case
 from src.weights.build import build_for_evaluation
 from utils.device import set_up_device
-from utils.util import LOGGER, InputError, file_digest
+from utils.util import LOGGER, InputError, text_digest
 
 BATCH_SIZE = 16      # windows that ask_many runs at once
 
@@ -148,7 +148,7 @@ class Reader:
         LOGGER.info("loading the network %s", settings.checkpoint.load_checkpoint_path)
         self.runner, self.config = open_network(settings, {
             "settings": {"dataset": task.name},
-            "inputs": {"vocabulary": {"md5": file_digest(settings.data.vocab_path)}},
+            "inputs": {"vocabulary": {"md5": text_digest(settings.data.vocab_path)}},
             "knowledge_bases": [{"name": name, "concepts": len(names), "concepts_sha256": concept_digest(names)}
                                 for name, names in self.knowledge.names.items()]})
         self.options = decoding_options(settings.decoding, {
