@@ -277,14 +277,16 @@ def kill_often(name: str, place: Place, kills: int, generator: random.Random) ->
         mark, number = f"{name}-{attempts}", SIGNALS[(len(killed) // 2 + 2 * at_another) % len(SIGNALS)]
         with started(script, mark, log) as (_, own):
             time.sleep(generator.random() * duration * (0.5 if at_another else 1.0))
+            watched = False
             while processes := alive(mark):
                 others = [pid for pid in processes if pid != own]
                 if others or not at_another:
                     break
+                watched = True
                 time.sleep(0.02)
             if not processes:                   # it has ended
                 remove(script.outputs)
-                alone = alone or at_another
+                alone = alone or watched
                 continue
             target = generator.choice(others) if at_another else own
             what = f"{number.name} to {'itself' if target == own else command_of(target)}"
