@@ -66,9 +66,13 @@ def kill(run: str) -> None:
 def start_watchdog(run: str) -> int:
     """Fork a process that kills the run as soon as this one has ended; returns its process id."""
     reading, writing = os.pipe()
+    closed, open_end = os.pipe()
     pid = os.fork()
     if pid:
         os.close(reading)
+        os.close(open_end)
+        os.read(closed, 1)      # returns when the watchdog has closed what it does not need, a locked file among it
+        os.close(closed)
         os.set_inheritable(writing, False)
         return pid
     os.setsid()
