@@ -24,8 +24,8 @@ TAGS = {NOUN: "NN", VERB: "VB", ADJECTIVE: "JJ", ADVERB: "RB"}
 _OF_TAG = {tag: part for part, tag in TAGS.items()}
 _OF_LETTER = {"n": NOUN, "v": VERB, "a": ADJECTIVE, "s": ADJECTIVE, "r": ADVERB}
 _CONCEPT = re.compile(r"__(.+)_(NN|VB|JJ|RB)_([0-9]+)")
-_MEND = "run scripts/get_wordnet.sh"
-_MEND_PRESENT = "move it away and run scripts/get_wordnet.sh, which leaves alone what is there"
+_FIX = "run scripts/get_wordnet.sh"
+_FIX_PRESENT = "move it away and run scripts/get_wordnet.sh, which leaves alone what is there"
 
 # Endings and what a base form has in their place (WordNet's morphy).
 _ENDINGS = {
@@ -58,7 +58,7 @@ def find_wordnet(data_url: Path) -> Path:
         for name in ("wordnet", "wordnet.zip"):
             if (root / "corpora" / name).exists():
                 return root / "corpora" / name
-    raise InputError(f"{roots[0] / 'corpora' / 'wordnet'}: no WordNet there nor in NLTK's own folders; {_MEND}")
+    raise InputError(f"{roots[0] / 'corpora' / 'wordnet'}: no WordNet there nor in NLTK's own folders; {_FIX}")
 
 
 class WordNet:
@@ -79,7 +79,7 @@ class WordNet:
         version = found[1].decode() if found else "unknown"
         if version != VERSION:
             raise InputError(f"{self.path}: this is WordNet {version}; the concepts are named after WordNet {VERSION}: "
-                             f"{_MEND_PRESENT}")
+                             f"{_FIX_PRESENT}")
 
     def _read(self, name: str) -> bytes:
         try:
@@ -88,10 +88,10 @@ class WordNet:
                     return archive.read(f"wordnet/{name}")
             return (self.path / name).read_bytes()
         except (FileNotFoundError, KeyError):
-            mend = _MEND_PRESENT if self.path.exists() else _MEND
-            raise InputError(f"{self.path}: {name} is missing; {mend}") from None
+            fix = _FIX_PRESENT if self.path.exists() else _FIX
+            raise InputError(f"{self.path}: {name} is missing; {fix}") from None
         except zipfile.BadZipFile:
-            raise InputError(f"{self.path}: not a zip file; {_MEND_PRESENT}") from None
+            raise InputError(f"{self.path}: not a zip file; {_FIX_PRESENT}") from None
 
     @cached_property
     def _index(self) -> dict[str, dict[str, str]]:
@@ -152,7 +152,7 @@ class WordNet:
             lemma = data[offset:offset + 200].split(b" ", 5)[4].decode("latin-1").partition("(")[0].lower()
             senses = self.offsets(lemma, part)
             if offset not in senses:
-                raise InputError(f"{self.path}: data.{part} and index.{part} do not belong together; {_MEND_PRESENT}")
+                raise InputError(f"{self.path}: data.{part} and index.{part} do not belong together; {_FIX_PRESENT}")
             self._names[key] = f"__{lemma}_{TAGS[part]}_{senses.index(offset) + 1}"
         return self._names[key]
 
