@@ -17,6 +17,7 @@ from src.reader.decoding import Decoded, DecodingOptions, NBestEntry
 from src.reader.examples import EvaluationExample, Window
 from src.reader.tokenization import BertTokenizer, split_words
 from src.viewer.cases import Alternative, Case, Reading, WindowResult, make_case
+from src.viewer.looked import where_it_looked
 from src.viewer.names import describe
 from src.viewer.page import UNIT, embed, page_data, render_page, whole_parts, write_page
 from tests import browser, small_data
@@ -140,6 +141,31 @@ def test_the_page_asks_for_nothing_outside_itself():
     assert "http:" not in text and "https:" not in text
     assert not re.search(r"(?:src|href)=(?![\"']?data:)|@import|fetch\(|XMLHttpRequest|innerHTML|document\.write", text)
     assert "default-src 'none'" in text
+
+
+def looked_cases() -> list[Case]:
+    """A right and a wrong case: nouns 0.6 and 0.2 of "Henrik", 0.4 of the wrong one's "Dale"; a city 0.5."""
+    right = read_case({(0, 0): (0.8, (1, 4)), (1, 1): (0.5, (1,))}, score=(1.0, 1.0))
+    wrong = read_case({(0, 1): (0.4, (2,))}, score=(0.0, 0.5))
+    return [right, dataclasses.replace(wrong, id="q2")]
+
+
+VERB_TOO = NAMES | {WORDNET.name: [*NAMES[WORDNET.name], "__flow_VB_1"]}
+
+
+def test_where_it_looked_tells_right_from_wrong():
+    rows = [(row.base, row.group, row.pieces, row.right and round(row.right, 6), row.wrong and round(row.wrong, 6))
+            for row in where_it_looked(looked_cases(), KNOWLEDGE_BASES, VERB_TOO)]
+    assert rows == [(0, "all concepts", 2, 0.8, 0.4), (0, "noun", 2, 0.48, 0.4), (0, "verb", 1, 0.32, None),
+                    (1, "all concepts", 1, 0.5, None), (1, "city", 1, 0.5, None)]
+
+
+def test_rare_groups_are_put_together():
+    names = {WORDNET.name: [], NELL.name: [f"concept:c{number}" for number in range(12)]}
+    cases = [read_case({(1, 0): (1.0, tuple(range(1, 13 - number)))}, score=(1.0, 1.0)) for number in range(3)]
+    rows = where_it_looked(cases, KNOWLEDGE_BASES, names)
+    assert [row.group for row in rows] == ["all concepts", *[f"c{number}" for number in range(8)], "others"]
+    assert rows[-1].pieces == 3 + 3 + 2 + 1
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
@@ -338,6 +364,19 @@ def test_the_table_is_filtered_sorted_and_opened(window, tmp_path):
     window.settle()
     assert window.run("return document.getElementById('answer').textContent") == "no answer"
     assert window.run("return document.getElementById('browse').hidden") and window.log() == []
+
+
+@needs_browser
+def test_where_it_looked_stands_above_the_questions(window, tmp_path):
+    write_page(tmp_path / "looked.html", looked_cases(), KNOWLEDGE_BASES, VERB_TOO)
+    window.open(tmp_path / "looked.html")
+    rows = window.run("document.querySelector('#looked summary').click();"
+                      "return [...document.querySelectorAll('#looked tbody tr')].map(row => row.innerText)")
+    assert rows[0].split("\t") == ["WordNet: all concepts", "2", "80%", "40%"]
+    assert rows[2].split("\t") == ["verb", "1", "32%", "\u2013"]
+    assert rows[3].split("\t")[0] == "NELL: all concepts" and window.log() == []
+    show(window, tmp_path / "one.html", [make(1, ["one", "two"])])
+    assert window.run("return document.getElementById('looked').hidden")
 
 
 @needs_browser

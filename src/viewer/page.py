@@ -11,6 +11,7 @@ import numpy as np
 
 from src.config import KnowledgeBase
 from src.viewer.cases import Case
+from src.viewer.looked import where_it_looked
 from src.viewer.names import describe
 from utils.util import write_text
 
@@ -73,7 +74,15 @@ def page_data(cases: Sequence[Case], bases: Sequence[KnowledgeBase], names: Mapp
             "lists": [list(numbers) for numbers in lists.items],
             "passages": [{"words": words, "pieces": pieces, "owners": owners}
                          for words, pieces, owners in passages.items],
-            "cases": written}
+            "looked": _looked(cases, bases, names), "cases": written}
+
+
+def _looked(cases: Sequence[Case], bases: Sequence[KnowledgeBase],
+            names: Mapping[str, Sequence[str]]) -> list[list[Any]]:
+    """Where the network looked, for an evaluation of several questions."""
+    if len(cases) < 2 or any(case.score is None for case in cases):
+        return []
+    return [[row.base, row.group, row.pieces, row.right, row.wrong] for row in where_it_looked(cases, bases, names)]
 
 
 def _case(case: Case, passages: Interned, concepts: Sequence[Interned], lists: Interned) -> dict[str, Any]:
