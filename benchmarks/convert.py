@@ -16,11 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
-
-if __name__ == "__main__" and not __package__:      # started by its path: look for src in the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from typing import Any
 
 from benchmarks.process_memory import memory_of
 from src.config import KNOWLEDGE_BASES, TASKS, DataFolder, TaskConfig

@@ -23,8 +23,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from src.knowledge.pickles import load_plain, shape_problem
 from utils.util import InputError

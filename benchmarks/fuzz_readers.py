@@ -21,8 +21,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from src.config import SQUAD, BertConfig, DataFolder, KTNetConfig, load_knowledge_bases
 from src.export.bin_files import file_size, read_manifest

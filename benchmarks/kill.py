@@ -28,7 +28,7 @@ from src.config import SQUAD, DataFolder
 from src.training.log import read_metrics
 from src.training.state import TrainingState
 from src.weights.checkpoint import checkpoints_in, read_checkpoint
-from tests import small_training
+from testing import small_training
 from utils.args import OneLineParser, non_negative_int, positive_int
 from utils.util import InputError, run_main
 

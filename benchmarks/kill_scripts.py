@@ -31,7 +31,7 @@ from pathlib import Path
 from scripts import guard
 from src.config import BertConfig
 from src.weights.checkpoint import write_checkpoint
-from tests import small_raw, small_training
+from testing import small_raw, small_training
 from utils.args import OneLineParser, non_negative_int, positive_int
 from utils.util import InputError, run_main
 

@@ -26,7 +26,7 @@ from benchmarks.process_memory import memory_of
 from src.config import SQUAD, BertConfig
 from src.training.log import LogFiles, read_metrics
 from src.weights.checkpoint import write_checkpoint
-from tests.reference import encoder_shapes
+from testing.reference import encoder_shapes
 from utils.args import OneLineParser, positive_int
 from utils.util import InputError, run_main, write_json
 

@@ -20,10 +20,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-if __name__ == "__main__" and not __package__:      # started by its path: look for src in the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tests import browser
+from testing import browser
 from utils.args import OneLineParser, positive_int
 from utils.util import InputError, run_main
 

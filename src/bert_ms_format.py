@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 if __name__ == "__main__" and not __package__:
     # Started by its path, Python looks for modules in src, where the project's own packages are not but names like

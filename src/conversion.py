@@ -2,9 +2,10 @@
 """What one conversion reads and writes, and whether it has been done already. Imports no MindSpore."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from src.config import DataFolder, KnowledgeBase, TaskConfig, WindowConfig
 from src.reader.storage import open_converted

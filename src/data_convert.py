@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence, TypeVar
+from typing import Any, TypeVar
 
 from src.conversion import Conversion
 from src.feature_files import publish, set_aside_foreign, temporary_folder, write_files

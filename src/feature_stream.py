@@ -11,9 +11,9 @@ import multiprocessing
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Generator, Iterator, Sequence
 
 import numpy as np
 

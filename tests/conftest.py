@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from src.config import DataFolder
-from tests import small_training
+from testing import small_training
 from utils.util import LOGGER
 
 os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # products in float32, by --compute_type auto too

@@ -25,7 +25,7 @@ from src.config import KNOWLEDGE_BASES, SPLITS, TASKS, DataFolder, TaskConfig, W
 from src.data_convert import convert
 from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.examples import read_side_table
-from tests import small_data
+from testing import small_data
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,7 +14,7 @@ from src.config import KNOWLEDGE_BASES, NELL, WORDNET, BertConfig, DataFolder, K
 from src.knowledge.concepts import concept_digest, write_concept_vectors  # noqa: E402
 from src.KTNET import KTNET  # noqa: E402
 from src.weights.checkpoint import load_weights, open_checkpoint  # noqa: E402
-from tests import reference  # noqa: E402
+from testing import reference  # noqa: E402
 from tests.test_bert_ms_format import EMBEDDINGS, LAYER, listing, persistable  # noqa: E402
 from utils.util import InputError, file_digest  # noqa: E402
 

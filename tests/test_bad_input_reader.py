@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from src.feature_stream import build
 from src.knowledge.formats import read_mapping, read_records
 from src.reader.examples import read_side_table
 from src.reader.storage import open_converted
-from tests import small_data
+from testing import small_data
 from utils.util import InputError
 
 TASKS = {"squad": SQUAD, "record": RECORD}

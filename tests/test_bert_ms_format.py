@@ -18,7 +18,7 @@ from src import bert_ms_format
 from src.config import BertConfig
 from src.weights.names import name_rules
 from src.weights.persistables import read_persistable
-from tests import reference
+from testing import reference
 from utils.util import InputError
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import pytest
 
 from src.config import SPLITS, TASKS
 from src.data_convert import convert
-from tests import small_data
+from testing import small_data
 from tests.test_convert import GOLDEN_ARTICLES, assert_golden, chosen_articles
 from tests.test_retrieve import linked, needs_shared, needs_wordnet, real_wordnet, run
 

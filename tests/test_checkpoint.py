@@ -18,9 +18,9 @@ from src.data_convert import convert  # noqa: E402
 from src.knowledge.concepts import concept_digest, read_concept_vectors, write_concept_vectors  # noqa: E402
 from src.weights.build import as_older_port, check_meaning  # noqa: E402
 from src.weights.checkpoint import config_path, load_config, open_checkpoint, write_checkpoint  # noqa: E402
-from tests import reference, small_data, small_training  # noqa: E402
-from tests.reference import TINY, random_columns, random_parameters  # noqa: E402
-from tests.small_checkpoint import make_checkpoint  # noqa: E402
+from testing import reference, small_data, small_training  # noqa: E402
+from testing.reference import TINY, random_columns, random_parameters  # noqa: E402
+from testing.small_checkpoint import make_checkpoint  # noqa: E402
 from utils.util import InputError, file_digest, read_json  # noqa: E402
 
 

@@ -28,7 +28,7 @@ from src.knowledge.formats import read_records, write_records
 from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.examples import read_side_table
 from src.reader.storage import ConvertedFiles, FeatureExpander, check_features, open_converted
-from tests import small_data
+from testing import small_data
 from utils.util import LOGGER, InputError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from src.knowledge.triples import read_triples
 from src.reader.metrics import read_predictions
 from src.reader.squad_twomemory import read_examples
 from src.reader.tokenization import load_vocabulary
-from tests import small_data
+from testing import small_data
 from utils.util import (
     InputError,
     atomic_path,

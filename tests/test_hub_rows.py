@@ -18,7 +18,7 @@ from src.reader.record_twomemory import read_examples as read_record
 from src.reader.squad_twomemory import read_examples as read_squad
 from src.reader.squad_v1_official_evaluate import questions_below
 from src.reader.storage import ConvertedFiles
-from tests import small_data
+from testing import small_data
 from utils.util import LOGGER, InputError, write_text
 
 Rows = list[dict[str, Any]]

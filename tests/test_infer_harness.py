@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from src.config import KNOWLEDGE_BASES, KTNetConfig, MemoryConfig, feature_columns
 from src.export.bin_files import MANIFEST, BinManifest, write_manifest
-from tests import reference, small_training
-from tests.reference import TINY, random_columns
-from tests.small_checkpoint import make_checkpoint
+from testing import reference, small_training
+from testing.reference import TINY, random_columns
+from testing.small_checkpoint import make_checkpoint
 
 REPOSITORY = Path(__file__).parents[1]
 HARNESS = REPOSITORY / "ascend310_infer"

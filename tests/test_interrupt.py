@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import small_training
+from testing import small_training
 from tests.test_guard import all_end
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from src.knowledge.concepts import read_concept_vectors
 from src.knowledge.triples import number_triples, rank_test_set, read_triples
 from src.settings import EmbeddingRecipe
 from src.training.vectors import DistMultLoss, batches
-from tests.toy_wordnet import make_wordnet
+from testing.toy_wordnet import make_wordnet
 from utils.util import InputError, run_main
 
 FAMILY = [(f"child{number}", "parent", f"parent{number // 4}") for number in range(40)]

@@ -88,3 +88,15 @@ def test_lower_rooms_import_no_mindspore():
             if name.split(".")[0] in ("src", "utils") and file.is_file():
                 waiting.append(file)
     assert len(seen) > 30
+
+
+def test_only_tests_import_tests():
+    """What tests share with benchmarks is in testing/."""
+    for folder in ("src", "utils", "benchmarks", "testing", "examples", "scripts", "."):
+        for path in (ROOT / folder).glob("*.py" if folder == "." else "**/*.py"):
+            assert not {name for name in imports(path) if name.split(".")[0] == "tests"}, path
+
+
+def test_the_project_itself_imports_no_stand_ins():
+    for path in [*FILES, *ROOT.glob("*.py")]:
+        assert not {name for name in imports(path) if name.split(".")[0] in ("testing", "benchmarks")}, path

@@ -15,7 +15,7 @@ from src.training.memory_estimate import (
     count_weights,
     estimate_training_memory,
 )
-from tests.reference import TINY, parameter_shapes
+from testing.reference import TINY, parameter_shapes
 from utils import memory
 from utils.util import InputError
 

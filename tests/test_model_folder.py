@@ -19,11 +19,12 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 import export  # noqa: E402
 import predict  # noqa: E402
 import run_KTNET_squad_eval  # noqa: E402
+from examples.reader import ask_reader  # noqa: E402
 from src.config import KNOWLEDGE_BASES  # noqa: E402
 from src.inference import Reader  # noqa: E402
 from src.weights.checkpoint import load_config, open_checkpoint  # noqa: E402
 from src.weights.folder import read_folder, verify  # noqa: E402
-from tests.small_raw import tagged_passages  # noqa: E402
+from testing.small_raw import tagged_passages  # noqa: E402
 from tests.test_predict import flags, folder  # noqa: E402, F401 - a fixture
 from utils.util import InputError  # noqa: E402
 
@@ -283,13 +284,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "reader"
 
 
 def test_the_example_script(exported, capsys):
-    spec = importlib.util.spec_from_file_location("ask_reader", EXAMPLES / "ask_reader.py")
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    example.main(str(exported))
+    ask_reader.main(str(exported))
     printed = capsys.readouterr().out.splitlines()
-    assert [line for line in printed for question in example.QUESTIONS[1:] if line.startswith(question)]
-    assert sum(line.startswith(example.QUESTIONS[0]) for line in printed) == 2
+    assert [line for line in printed for question in ask_reader.QUESTIONS[1:] if line.startswith(question)]
+    assert sum(line.startswith(ask_reader.QUESTIONS[0]) for line in printed) == 2
 
 
 def test_the_example_notebook(exported, monkeypatch, capsys):

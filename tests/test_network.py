@@ -15,8 +15,8 @@ from src.config import BertConfig, KTNetConfig, MemoryConfig, input_columns  # n
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
 from src.weights.checkpoint import write_checkpoint  # noqa: E402
-from tests import reference  # noqa: E402
-from tests.reference import TINY  # noqa: E402
+from testing import reference  # noqa: E402
+from testing.reference import TINY  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TOLERANCE = 2e-5            # found: 1e-6 (random and real features), 2e-6 (a real BERT); the wrong GELU shows as 2e-4

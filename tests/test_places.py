@@ -12,7 +12,7 @@ from src.reader.batching_twomemory import FeatureBuilder
 from src.reader.decoding import PassageText
 from src.reader.examples import Example
 from src.reader.tokenization import BertTokenizer
-from tests.small_data import VOCABULARY
+from testing.small_data import VOCABULARY
 
 PASSAGE = ("The\tmayor of  Lima (1895-1943) lies\u202fin Paris' town by the Queen Zoë's river, said\n\nthe storm."
            "\u200b \U0001f600 ﬁne x\u0301y Par is ")

@@ -38,8 +38,8 @@ from src.reader.tokenization import basic_tokens  # noqa: E402
 from src.settings import PredictionSettings  # noqa: E402
 from src.viewer.names import describe  # noqa: E402
 from src.weights.checkpoint import save_config  # noqa: E402
-from tests.small_checkpoint import make_checkpoint  # noqa: E402
-from tests.small_raw import tagged_passages  # noqa: E402
+from testing.small_checkpoint import make_checkpoint  # noqa: E402
+from testing.small_raw import tagged_passages  # noqa: E402
 from utils.util import InputError, read_json, run_main  # noqa: E402
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"

@@ -30,7 +30,7 @@ from src.reader.record_twomemory import read_examples as read_record
 from src.reader.squad_twomemory import read_examples as read_squad
 from src.reader.storage import FeatureBatch, FeatureExpander, PieceConcepts, expand_concepts, pack_feature
 from src.reader.tokenization import Analysis, BertTokenizer, basic_tokens, load_vocabulary, split_words, strip_accents
-from tests import small_data
+from testing import small_data
 from utils.util import InputError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -200,7 +200,7 @@ def make_encoder(folder: Path, vocabulary: Path) -> None:
     from safetensors.numpy import save_file
 
     from src.config import BertConfig
-    from tests.small_training import random_encoder
+    from testing.small_training import random_encoder
     from tests.test_bert_ms_format import EMBEDDINGS, LAYER
     config = BertConfig(vocab_size=len(vocabulary.read_text("utf-8").splitlines()), hidden_size=16, num_hidden_layers=1,
                         num_attention_heads=2, intermediate_size=32, max_position_embeddings=384)

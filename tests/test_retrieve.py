@@ -39,9 +39,9 @@ from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.reader.examples import Mention
 from src.reader.passages import Passage, Question
 from src.reader.tokenization import BertTokenizer, split_words
-from tests import small_data
-from tests.small_raw import BELIEFS, NELL_HEADER, belief, make_inputs, own_bases
-from tests.toy_wordnet import make_wordnet
+from testing import small_data
+from testing.small_raw import BELIEFS, NELL_HEADER, belief, make_inputs, own_bases
+from testing.toy_wordnet import make_wordnet
 from utils.uptodate import Job, run_job
 from utils.util import InputError, run_main
 

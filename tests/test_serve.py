@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("mindspore")
 import predict  # noqa: E402
 from src.inference import Reader, serve  # noqa: E402
-from tests.small_raw import tagged_passages  # noqa: E402
+from testing.small_raw import tagged_passages  # noqa: E402
 from tests.test_predict import flags, folder  # noqa: E402, F401 - a fixture
 from utils.util import InputError  # noqa: E402
 

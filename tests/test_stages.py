@@ -25,7 +25,7 @@ from src.settings import TrainingSettings  # noqa: E402
 from src.training.hidden import EncodedFeatures, encoded_bytes  # noqa: E402
 from src.training.log import read_metrics  # noqa: E402
 from src.weights.checkpoint import read_checkpoint  # noqa: E402
-from tests import small_training  # noqa: E402
+from testing import small_training  # noqa: E402
 from utils.util import InputError  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

@@ -20,8 +20,8 @@ from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.settings import PredictionSettings  # noqa: E402
 from src.weights.checkpoint import write_checkpoint  # noqa: E402
-from tests import small_data, small_training  # noqa: E402
-from tests.small_raw import make_inputs, own_bases, tagged_passages  # noqa: E402
+from testing import small_data, small_training  # noqa: E402
+from testing.small_raw import make_inputs, own_bases, tagged_passages  # noqa: E402
 from tests.test_convert import lists, read_dense  # noqa: E402
 from utils.util import InputError, read_json  # noqa: E402
 

@@ -25,8 +25,8 @@ from src.training.log import StepRecord  # noqa: E402
 from src.training.loop import check_progress  # noqa: E402
 from src.training.state import SETTINGS_DIGEST, settings_digest  # noqa: E402
 from src.weights.checkpoint import read_checkpoint, write_checkpoint  # noqa: E402
-from tests import small_training  # noqa: E402
-from tests.small_training import run_here, train  # noqa: E402
+from testing import small_training  # noqa: E402
+from testing.small_training import run_here, train  # noqa: E402
 from utils.device import bfloat16_unit  # noqa: E402
 from utils.util import InputError  # noqa: E402
 

@@ -25,7 +25,7 @@ from src.training.step import (  # noqa: E402
     Updater,
     learning_rate_at,
 )
-from tests.reference import TINY, random_columns, random_parameters  # noqa: E402
+from testing.reference import TINY, random_columns, random_parameters  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")

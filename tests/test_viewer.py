@@ -20,7 +20,7 @@ from src.viewer.cases import Alternative, Case, Reading, WindowResult, make_case
 from src.viewer.looked import where_it_looked
 from src.viewer.names import describe
 from src.viewer.page import UNIT, embed, page_data, render_page, whole_parts, write_page
-from tests import browser, small_data
+from testing import browser, small_data
 
 NASTY = ['<script>alert("x")</script>', "</script><!--", "quote\"s", "it's", "&amp;", "\U0001f600", "שלום", "مرحبا",
          "${0}", "\\u003c", "\u2028", "river"]

@@ -6,9 +6,10 @@
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any
 
 from utils.util import LOGGER, InputError, file_digest, files_of, read_json, write_json
 

@@ -17,8 +17,9 @@ import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator, Optional, Sequence, TextIO
+from typing import Any, BinaryIO, Optional, TextIO
 
 from utils.processes import INTERRUPTED, handle_interrupts, say_interrupted
 
@@ -30,7 +31,7 @@ class InputError(ValueError):
     """Unusable user input. The message names the flag or file, the location and the fix."""
 
 
-def run_main(main: Callable[[Optional[Sequence[str]]], None], argv: Optional[Sequence[str]] = None) -> None:
+def run_main(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run an entry script: bad input becomes one line on stderr and exit code 2, an interrupt exit code 130.
 
     Set the environment variable ``KTNET_DEBUG=1`` to see the traceback as well.
@@ -63,7 +64,7 @@ def describe(error: BaseException) -> str:
     return " ".join(str(error).split("\n"))
 
 
-def set_up_logging(log_file: Optional[Path | str] = None) -> None:
+def set_up_logging(log_file: Path | str | None = None) -> None:
     """Send the project's log to stderr and, when given, to ``log_file`` as well."""
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log_file is not None:

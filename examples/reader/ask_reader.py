@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ask a model folder from a program: one question, many at once, and where the answers are in the passage.
 
-python examples/reader/ask_reader.py MODEL_FOLDER
+    python -m examples.reader.ask_reader MODEL_FOLDER
 """
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from src.inference import Reader  # noqa: E402
+from src.inference import Reader
 
 PASSAGE = ("The Brass Bridge of Tarn was opened in 1911. It was built by the engineer Ida Roth, who had learned her "
            "trade in Lisbon, and it carries the road from Tarn to the harbour.")
@@ -33,5 +30,5 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} MODEL_FOLDER")
+        sys.exit("usage: python -m examples.reader.ask_reader MODEL_FOLDER")
     main(sys.argv[1])

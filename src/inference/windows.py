@@ -2,9 +2,8 @@
 """Runs the network on one feature at a time: logits, and for the viewer the attention of its memories."""
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from mindspore import Tensor, nn

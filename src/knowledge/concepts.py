@@ -13,10 +13,11 @@ import hashlib
 import re
 import warnings
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Iterable, Iterator, NoReturn, Sequence
+from typing import IO, NoReturn
 
 import numpy as np
 

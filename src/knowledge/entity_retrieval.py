@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any, Collection, NamedTuple, Protocol, Sequence
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from src.knowledge.tokens import EntitySpan, TokenizedQuestion
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator, Literal
+from typing import IO, Any, Literal
 
 import six
 

@@ -14,10 +14,11 @@ import re
 import string
 import tempfile
 import zlib
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Collection, Iterable, Iterator
+from typing import IO, Any
 
 from tqdm import tqdm
 

@@ -5,8 +5,8 @@ The map is a JSON object beside the vectors, ``KB_embeddings/<name>_map.json``: 
 """
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Iterable, Sequence
 
 from src.config import DataFolder, KnowledgeBase
 from src.knowledge.entity_retrieval import Belief

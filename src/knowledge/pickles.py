@@ -11,9 +11,10 @@ import gc
 import mmap
 import pickle
 import pickletools
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any, Iterable, NoReturn
+from typing import Any, NoReturn
 
 import six
 

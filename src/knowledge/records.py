@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import marshal
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from src.knowledge.formats import read_records
 from utils.util import InputError

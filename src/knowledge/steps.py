@@ -2,10 +2,11 @@
 """The steps of retrieval: entities, tokens, WordNet, NELL and your own knowledge bases."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any
 
 from tqdm import tqdm
 

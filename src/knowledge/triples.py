@@ -2,9 +2,9 @@
 """Triples of a knowledge graph: reading them, and judging vectors by them (filtered ranks)."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Sequence
 
 import numpy as np
 from tqdm import tqdm

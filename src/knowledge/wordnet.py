@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from src.knowledge.wordnet_db import WordNet
 from utils.util import LOGGER, InputError

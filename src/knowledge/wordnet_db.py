@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Iterator
 
 from utils.util import InputError
 

@@ -6,9 +6,10 @@ The envelope is a JSON object whose ``data`` is a long list. Rows are turned int
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from json.decoder import JSONDecoder
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 from src.reader.hub_rows import ROW_FIELDS, RowAdapter, is_parquet, parquet_rows
 from utils.util import InputError, files_of, open_text

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Optional
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class Decoded:
     id: str
     prediction: str
     nbest: tuple[NBestEntry, ...]
-    null_odds: Optional[float] = None    # SQuAD 2.0 only: null score minus the score of the best span
+    null_odds: float | None = None    # SQuAD 2.0 only: null score minus the score of the best span
 
     @property
     def probability(self) -> float:
@@ -159,7 +160,7 @@ def decode_question(example: EvaluationExample, logits: Sequence[tuple[np.ndarra
 
 
 def rank_spans(example: EvaluationExample, logits: Sequence[tuple[np.ndarray, np.ndarray]],
-               options: DecodingOptions, null: Optional[_Span] = None) -> Iterator[_Span]:
+               options: DecodingOptions, null: _Span | None = None) -> Iterator[_Span]:
     """All admissible spans of a question, by decreasing sum of their logits.
 
     In every window the ``n_best_size`` best starts are combined with as many ends. Ties are broken by window, then rank
@@ -185,7 +186,7 @@ def rank_spans(example: EvaluationExample, logits: Sequence[tuple[np.ndarray, np
             yield _Span(int(starts[index]), int(ends[index]), float(start_logits[index]), float(end_logits[index]))
 
 
-def _window_spans(number: int, window: Window, offset: int, owners: Optional[np.ndarray], start_logits: np.ndarray,
+def _window_spans(number: int, window: Window, offset: int, owners: np.ndarray | None, start_logits: np.ndarray,
                   end_logits: np.ndarray, options: DecodingOptions) -> tuple[np.ndarray, ...]:
     """Admissible spans of one window: first and last piece (int64) and their logits (float64), each [candidates]."""
     shift = window.doc_start - offset    # from the feature's position to the passage's piece

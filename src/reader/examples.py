@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from utils.util import SURROGATE_ESCAPE, InputError, open_text
 
@@ -72,7 +73,7 @@ class EvaluationExample:
         """Position of a window's first passage piece: after [CLS] question [SEP]."""
         return self.query_length + 2
 
-    def to_json(self, previous: Optional[EvaluationExample] = None) -> str:
+    def to_json(self, previous: EvaluationExample | None = None) -> str:
         """One line of the side table; what the passage shares with the line before is left out."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         values["windows"] = [dataclasses.asdict(window) for window in self.windows]
@@ -82,7 +83,7 @@ class EvaluationExample:
         return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, line: str, previous: Optional[EvaluationExample] = None) -> EvaluationExample:
+    def from_json(cls, line: str, previous: EvaluationExample | None = None) -> EvaluationExample:
         """The inverse of :meth:`to_json`.
 
         Raises:
@@ -132,7 +133,7 @@ def read_side_table(mindrecord: Path | str) -> Iterator[EvaluationExample]:
         InputError: the side table is missing or a line of it is broken.
     """
     path = side_table_path(mindrecord)
-    example: Optional[EvaluationExample] = None
+    example: EvaluationExample | None = None
     with open_text(path, "run data_convert.py for this split") as lines:
         for number, line in enumerate(lines, 1):
             try:

@@ -15,7 +15,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 KIND_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
 
 
-def take(item: Any, key: str, kind: Type[T], place: str) -> T:
+def take(item: Any, key: str, kind: type[T], place: str) -> T:
     """``item[key]``, which must be there and of ``kind``.
 
     Args:

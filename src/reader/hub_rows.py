@@ -11,8 +11,9 @@ behind reads one form only:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from src.reader.fields import take
 from utils.util import LOGGER, InputError

@@ -2,8 +2,8 @@
 """The logits of an evaluation: two numbers for every position of every feature."""
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Iterator, Mapping
 
 import numpy as np
 

@@ -7,8 +7,9 @@ import re
 import string
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional
 
 from src.reader.dataset_json import stream_items
 from src.reader.fields import take, take_answers
@@ -163,7 +164,7 @@ def read_gold_answers(path: Path | str, questions_below: ListQuestions) -> list[
     return [GoldAnswers(identity, answers, version_2) for identity, answers in answered]
 
 
-def evaluate_files(argv: Optional[Sequence[str]], module: str, questions_below: ListQuestions) -> None:
+def evaluate_files(argv: Sequence[str] | None, module: str, questions_below: ListQuestions) -> None:
     """The command line of an official evaluation: ``DATASET.json PREDICTIONS.json`` -> one JSON line on stdout.
 
     Args:

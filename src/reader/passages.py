@@ -2,9 +2,10 @@
 """Passages with all their questions, and the named entities in both: what retrieval starts from."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 from src.reader import record_twomemory, squad_twomemory
 from src.reader.examples import Example, Mention

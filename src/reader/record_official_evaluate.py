@@ -5,13 +5,14 @@ python -m src.reader.record_official_evaluate DATASET.json PREDICTIONS.json
 """
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 from src.reader.metrics import evaluate_files, list_questions
 from utils.util import run_main
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Score a predictions file and print the figures as one JSON line."""
     evaluate_files(argv, "src.reader.record_official_evaluate", list_questions)
 

@@ -2,8 +2,9 @@
 """ReCoRD: reading the queries, each with the entities one of which fills its @placeholder."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from src.reader.dataset_json import stream_items
 from src.reader.examples import Answer, Example, Mention

@@ -7,7 +7,8 @@ Questions of SQuAD 2.0 (those with ``is_impossible``) are scored by the rules of
 """
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
 
 from src.reader.fields import take
 from src.reader.metrics import evaluate_files, list_questions
@@ -20,7 +21,7 @@ def questions_below(article: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield from list_questions(paragraph, f"{place}.paragraphs[{number}]")
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Score a predictions file and print the figures as one JSON line."""
     evaluate_files(argv, "src.reader.squad_v1_official_evaluate", questions_below)
 

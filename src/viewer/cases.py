@@ -5,8 +5,9 @@ A *position* counts the word pieces of a case: those of the question first, then
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 

@@ -13,8 +13,9 @@ Sizes are fields of :class:`src.config.BertConfig`; ``{i}`` is the number of a l
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Iterator, Literal
+from typing import Any, Literal
 
 from src.config import BertConfig, KTNetConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.config import KTNetConfig
-from tests.reference import random_parameters
+from testing.reference import random_parameters
 
 
 def make_checkpoint(path: Path, config: KTNetConfig, seed: int = 5) -> dict[str, np.ndarray]:

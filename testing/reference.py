@@ -11,7 +11,7 @@ Parameters travel as a dict of name -> NumPy array under the names of the checkp
 from __future__ import annotations
 
 import math
-from typing import Mapping
+from collections.abc import Mapping
 
 import numpy as np
 

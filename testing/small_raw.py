@@ -13,8 +13,8 @@ from src.config import NELL, RECORD, SPLITS, SQUAD, WORDNET, DataFolder
 from src.knowledge.concepts import write_concept_vectors
 from src.knowledge.steps import find_tagged_json
 from src.reader.passages import Passage, read_passages
-from tests import small_data
-from tests.toy_wordnet import make_wordnet
+from testing import small_data
+from testing.toy_wordnet import make_wordnet
 
 NELL_HEADER = "Entity\tRelation\tValue\tIteration of Promotion\tProbability\tSource\tmore\n"
 

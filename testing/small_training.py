@@ -15,8 +15,8 @@ from pathlib import Path
 
 from src.config import SPLITS, SQUAD, BertConfig, DataFolder, WindowConfig
 from src.data_convert import convert
-from tests import small_data
-from tests.reference import encoder_shapes
+from testing import small_data
+from testing.reference import encoder_shapes
 from utils.util import run_main
 
 ROOT = Path(__file__).parents[1]
