@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ask a model folder from a program: one question, many at once, and where the answers are in the passage.
 
-    python -m examples.reader.ask_reader MODEL_FOLDER
+python -m examples.reader.ask_reader MODEL_FOLDER
 """
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Type, TypeVar
+from typing import Any, TypeVar
 
 from src.reader.examples import Answer
 from utils.util import InputError

@@ -6,7 +6,6 @@ python -m src.reader.record_official_evaluate DATASET.json PREDICTIONS.json
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 from src.reader.metrics import evaluate_files, list_questions
 from utils.util import run_main

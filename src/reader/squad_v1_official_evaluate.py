@@ -8,7 +8,7 @@ Questions of SQuAD 2.0 (those with ``is_impossible``) are scored by the rules of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any
 
 from src.reader.fields import take
 from src.reader.metrics import evaluate_files, list_questions
