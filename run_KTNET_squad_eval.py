@@ -1,25 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluate a KT-NET checkpoint on SQuAD."""
-from __future__ import annotations
+from functools import partial
 
-from collections.abc import Sequence
-
-from src.checks import check_only
 from src.config import SQUAD
-from src.settings import EvaluationSettings
-from utils.util import run_main, set_up_logging
+from src.training.main import evaluate
+from utils.util import run_main
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, evaluate."""
-    settings = EvaluationSettings.parse(argv, SQUAD)
-    set_up_logging()
-    if settings.run.check_only:
-        check_only(settings)
-        return
-    from src.training.loop import run_evaluation  # MindSpore takes seconds to import: not for --help and wrong flags
-    run_evaluation(settings)
-
+main = partial(evaluate, SQUAD)
 
 if __name__ == "__main__":
     run_main(main)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -30,11 +29,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks.bert_peer import INPUTS, BertPeer, Columns
-from benchmarks.turns import Peer, compute_types, machine
+from benchmarks.turns import Peer, Turns, compute_types, machine
 from src.config import DEV_LABELS, SQUAD, BertConfig, input_columns
 from src.settings import EvaluationSettings, NetworkDeviceSettings
 from src.weights.checkpoint import load_config
-from utils.args import PositiveInt, flag, group
+from utils.args import group
 from utils.util import InputError, run_main
 
 
@@ -62,16 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(json.dumps({**state, **report(settings, seconds, compiled)}))
 
 
-@dataclass(frozen=True)
-class Turns:
-    """The benchmark's own flags."""
-
-    title: ClassVar[str] = "benchmark"
-
-    rounds: PositiveInt = flag(2, "turns of each way")
-    threads: PositiveInt = flag(os.cpu_count(), "threads of PyTorch")
-
-
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings(EvaluationSettings):
     """The evaluation's own flags and the benchmark's."""
@@ -80,7 +69,7 @@ class BenchmarkSettings(EvaluationSettings):
     description: ClassVar[str] = "Measure evaluation end to end against plain BERT's, in turns in one run."
 
     device: NetworkDeviceSettings = group(device_target="CPU")
-    turns: Turns = group()
+    turns: Turns = group(rounds=2)
 
 
 def read_features(settings: BenchmarkSettings) -> list[Columns]:

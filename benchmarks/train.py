@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import time
 from collections import Counter
@@ -30,7 +29,7 @@ from typing import Any, ClassVar
 
 from benchmarks.bert_peer import BertPeer, Columns
 from benchmarks.step_profile import product_limit, profile
-from benchmarks.turns import Peer, compute_types, machine
+from benchmarks.turns import Peer, Turns, compute_types, machine
 from src.config import SQUAD, BertConfig, feature_columns
 from src.settings import NetworkDeviceSettings, TrainingSettings
 from utils.args import PositiveInt, flag, group
@@ -65,14 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 @dataclass(frozen=True)
-class Turns:
+class TrainingTurns(Turns):
     """The benchmark's own flags."""
 
-    title: ClassVar[str] = "benchmark"
-
-    rounds: PositiveInt = flag(5, "turns of each")
     steps: PositiveInt = flag(3, "batches of each length in a turn")
-    threads: PositiveInt = flag(os.cpu_count(), "threads of PyTorch")
     fixed_only: bool = flag(False, "measure batches of max_seq_len alone")
     profile: bool = flag(False, "also print what a step's time goes into")
 
@@ -85,7 +80,7 @@ class BenchmarkSettings(TrainingSettings):
     description: ClassVar[str] = "Measure a training step against plain BERT's, in turns in one run."
 
     device: NetworkDeviceSettings = group(device_target="CPU")
-    turns: Turns = group()
+    turns: TrainingTurns = group()
 
 
 def collect_batches(settings: BenchmarkSettings) -> tuple[Counter[int], dict[int, list[Columns]]]:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.args import FlagGroup, PositiveInt, flag
 from utils.device import bfloat16_unit
 from utils.util import InputError
+
+
+@dataclass(frozen=True)
+class Turns(FlagGroup, title="benchmark"):
+    """How often each peer has its turn."""
+
+    rounds: PositiveInt = flag(5, "turns of each")
+    threads: PositiveInt = flag(os.cpu_count(), "threads of PyTorch")
 
 
 class Peer:

@@ -31,6 +31,7 @@ from src.config import (
     load_knowledge_bases,
 )
 from utils.args import (
+    FlagGroup,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -49,14 +50,13 @@ AS_CONVERTED = dict.fromkeys(("do_lower_case", "max_seq_len", "doc_stride", "max
 AS_CHECKPOINT = dict.fromkeys(("use_wordnet", "use_nell"), "as the checkpoint")
 DatasetName = Literal["squad", "record"]
 VOCABULARY, BERT_CONFIG = "vocab.txt", "bert_config.json"
+WORDNET_HELP = "folder of WordNet 3.0's files, or NLTK's wordnet.zip [nltk/corpora/wordnet, else NLTK's own]"
 LABEL_FOLDER = re.compile(r"\d\d_data")
 
 
 @dataclass(frozen=True)
-class DeviceSettings:
+class DeviceSettings(FlagGroup, title="device"):
     """Where to run."""
-
-    title: ClassVar[str] = "device"
 
     device_target: Literal["auto", "Ascend", "GPU", "CPU"] = flag("auto", "device to run on; auto takes Ascend where "
                                                                           "there is one, else a GPU, else the CPU")
@@ -79,10 +79,8 @@ class NetworkDeviceSettings(DeviceSettings):
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(FlagGroup, title="data"):
     """Where the data lies."""
-
-    title: ClassVar[str] = "data"
 
     data_url: Path = flag(Path("./data"), "data folder; files named by no other flag are looked for below it")
     vocab_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / VOCABULARY, help=(
@@ -105,10 +103,8 @@ def knowledge_bases(kb_config: Path | None) -> tuple[KnowledgeBase, ...]:
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
+class FeatureSettings(FlagGroup, title="data"):
     """How passages become features."""
-
-    title: ClassVar[str] = "data"
 
     do_lower_case: bool = flag(False, "lower-case the text (uncased encoders); picks the cased or uncased token files")
     max_seq_len: PositiveInt = flag(MAX_SEQ_LEN, "word pieces of a feature")
@@ -123,10 +119,8 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
+class NetworkSettings(FlagGroup, title="network"):
     """What shapes the network: saved with every checkpoint."""
-
-    title: ClassVar[str] = "network"
 
     bert_config_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / BERT_CONFIG, help=(
         "sizes of the encoder [cased_L-24_H-1024_A-16/bert_config.json]"))
@@ -139,10 +133,8 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(FlagGroup, title="run"):
     """What training and evaluation share."""
-
-    title: ClassVar[str] = "run"
 
     batch_size: PositiveInt = flag(of_task="batch_size", help="features of a step, per device")
     buckets: PositiveInt = flag(4, "lengths that batches are padded to; each is compiled once, 1 pads all to "
@@ -175,10 +167,8 @@ SECOND_LEARNING_RATE = 3e-5                # of the authors' second stage, for b
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(FlagGroup, title="training"):
     """How the weights learn. Everything that a step needs of the command line is here."""
-
-    title: ClassVar[str] = "training"
 
     stages: Literal["one", "two"] = flag("one", "two: first with a frozen encoder, then all weights, in one run")
     recipe: Literal["default", "authors"] = flag("default", "how the first of two stages learns where no flag says it")
@@ -234,10 +224,8 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class JobSettings:
+class JobSettings(FlagGroup, title="training"):
     """What a training does beside learning: its files, its checkpoints, its devices."""
-
-    title: ClassVar[str] = "training"
 
     do_train: bool = flag(True, "train")
     do_predict: bool = flag(False, "evaluate when the training is done")
@@ -267,10 +255,8 @@ class JobSettings:
 
 
 @dataclass(frozen=True)
-class DecodingSettings:
+class DecodingSettings(FlagGroup, title="evaluation"):
     """From logits to answers."""
-
-    title: ClassVar[str] = "evaluation"
 
     n_best_size: PositiveInt = flag(20, "answers kept for a question")
     max_answer_length: PositiveInt = flag(30, "word pieces of an answer")
@@ -285,20 +271,16 @@ class DecodingSettings:
 
 
 @dataclass(frozen=True)
-class CheckpointSettings:
+class CheckpointSettings(FlagGroup, title="checkpoint"):
     """Which checkpoint is taken, and which of its weights."""
-
-    title: ClassVar[str] = "checkpoint"
 
     load_checkpoint_path: Path = flag(aliases=["model"], help="KT-NET checkpoint, or model folder of export.py")
     use_ema: bool = flag(True, "evaluate the moving average of the weights where the checkpoint has one")
 
 
 @dataclass(frozen=True)
-class ModelArtsSettings:
+class ModelArtsSettings(FlagGroup, title="ModelArts"):
     """Huawei ModelArts: data comes in and results go out through moxing."""
-
-    title: ClassVar[str] = "ModelArts"
 
     is_modelarts: bool = flag(False, "run as a ModelArts job: --data_url is copied from object storage first")
     save_url: str | None = flag(None, "where ModelArts wants the results", aliases=["train_url"])
@@ -404,10 +386,8 @@ class TrainingSettings(NetworkRunSettings):
 
 
 @dataclass(frozen=True)
-class QuestionSettings:
+class QuestionSettings(FlagGroup, title="question"):
     """What predict.py is asked, and how it answers."""
-
-    title: ClassVar[str] = "question"
 
     passage: str | None = flag(None, "the text that holds the answers")
     passage_file: Path | None = flag(None, "a text file with the passage")
@@ -434,22 +414,17 @@ class QuestionSettings:
 
 
 @dataclass(frozen=True)
-class LiveKnowledgeSettings:
+class LiveKnowledgeSettings(FlagGroup, title="knowledge"):
     """Where knowledge for new text comes from."""
 
-    title: ClassVar[str] = "knowledge"
-
-    wordnet_path: Path | None = flag(None, "folder of WordNet 3.0's files, or NLTK's wordnet.zip "
-                                           "[nltk/corpora/wordnet, else NLTK's own]")
+    wordnet_path: Path | None = flag(None, WORDNET_HELP)
     ner: Literal["spacy", "corenlp", "none"] = flag("spacy", "finder of named entities")
     corenlp_url: str = flag(CORENLP_URL, "address of the CoreNLP server")
 
 
 @dataclass(frozen=True)
-class PageSettings:
+class PageSettings(FlagGroup, title="evaluation page"):
     """The page of a whole evaluation."""
-
-    title: ClassVar[str] = "evaluation page"
 
     evaluation: Path | None = flag(None, "results of run_KTNET_*_eval.py: --html shows its questions in place of one "
                                          "passage", metavar="FOLDER")
@@ -479,10 +454,8 @@ class PredictionSettings(NetworkRunSettings):
 # --- settings of the other scripts ------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class ConversionSelection:
+class ConversionSelection(FlagGroup, title="conversion"):
     """What data_convert.py converts."""
-
-    title: ClassVar[str] = "conversion"
 
     dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
     split: Literal["train", "dev", "all"] = flag("all", "which split")
@@ -531,15 +504,12 @@ class RetrievalSettings(Settings):
                                            "or its folder raw]")
     kb_config: Path | None = flag(None, "JSON list of knowledge bases; the step own serves those that are not WordNet "
                                         "or NELL (see docs/knowledge.md)")
-    wordnet_path: Path | None = flag(None, "folder of WordNet 3.0's files, or NLTK's wordnet.zip "
-                                           "[nltk/corpora/wordnet, else NLTK's own]")
+    wordnet_path: Path | None = flag(None, WORDNET_HELP)
 
 
 @dataclass(frozen=True)
-class ExportFileSettings:
+class ExportFileSettings(FlagGroup, title="export"):
     """What the exported file is."""
-
-    title: ClassVar[str] = "export"
 
     dataset: DatasetName | None = flag(None, "data set of the checkpoint; names the file [as the checkpoint says]")
     file_format: Literal["MINDIR", "ONNX", "AIR", "FOLDER"] = flag(
@@ -554,14 +524,11 @@ class ExportFileSettings:
 
 
 @dataclass(frozen=True)
-class ModelFolderSettings:
+class ModelFolderSettings(FlagGroup, title="model folder (--file_format FOLDER)"):
     """What goes into a model folder beside the network."""
 
-    title: ClassVar[str] = "model folder (--file_format FOLDER)"
-
     export_path: Path | None = flag(None, "folder to write; it must be new")
-    wordnet_path: Path | None = flag(None, "folder of WordNet 3.0's files, or NLTK's wordnet.zip "
-                                           "[nltk/corpora/wordnet, else NLTK's own]")
+    wordnet_path: Path | None = flag(None, WORDNET_HELP)
     evaluation: Path | None = flag(None, "results of run_KTNET_*_eval.py; their figures go into the model card",
                                    metavar="FOLDER")
 
@@ -584,10 +551,8 @@ class ExportSettings(Settings):
 
 
 @dataclass(frozen=True)
-class HarnessSettings:
+class HarnessSettings(FlagGroup, title="inference harness"):
     """What preprocess.py and postprocess.py share."""
-
-    title: ClassVar[str] = "inference harness"
 
     dataset: DatasetName = flag(help="which data set")
     data_url: Path = flag(Path("./data"), "data folder")
@@ -609,10 +574,8 @@ class HarnessSettings:
 
 
 @dataclass(frozen=True)
-class MemorySelection:
+class MemorySelection(FlagGroup, title="network"):
     """Which memories an exported network has."""
-
-    title: ClassVar[str] = "network"
 
     use_wordnet: bool = flag(True, "the exported network reads WordNet")
     use_nell: bool = flag(True, "the exported network reads NELL")
@@ -634,10 +597,8 @@ class PreprocessSettings(Settings):
 
 
 @dataclass(frozen=True)
-class ResultSettings:
+class ResultSettings(FlagGroup, title="results"):
     """The harness's results, and where the answers go."""
-
-    title: ClassVar[str] = "results"
 
     result_path: Path = flag(Path("./result_files"), "folder of the harness's results")
     output_path: Path = flag(Path("./output"), "folder for predictions.json and the other results")
@@ -661,10 +622,8 @@ class PostprocessSettings(Settings):
 
 
 @dataclass(frozen=True)
-class EmbeddingRecipe:
+class EmbeddingRecipe(FlagGroup, title="training"):
     """How concept vectors are trained."""
-
-    title: ClassVar[str] = "training"
 
     width: PositiveInt = flag(100, "D: numbers in a vector")
     epoch: PositiveInt = flag(12, "passes over the triples")

@@ -212,6 +212,17 @@ def flag(default: Any = MISSING, help: str = "", *, aliases: Sequence[str] = (),
                              metadata={"flag": Flag(help, tuple(aliases), derive, of_task, metavar)})
 
 
+class FlagGroup:
+    """Base of a class of flags that scripts share: ``class Name(FlagGroup, title="its heading in the help")``."""
+
+    title: ClassVar[str]
+
+    def __init_subclass__(cls, title: str = "", **options: Any) -> None:
+        """Keep the heading; a class without one has its base's."""
+        super().__init_subclass__(**options)
+        cls.title = title or cls.title
+
+
 @dataclass(frozen=True)
 class Group:
     """How a script has a class of flags."""

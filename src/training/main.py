@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What run_KTNET_<task>.py and run_KTNET_<task>_eval.py do.
+
+MindSpore takes seconds to import: not for --help, wrong flags or --check_only.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from src.checks import check_only
+from src.config import TaskConfig
+from src.settings import EvaluationSettings, TrainingSettings
+from utils.util import set_up_logging
+
+
+def train(task: TaskConfig, argv: Sequence[str] | None = None) -> None:
+    """Read the flags; train, and evaluate when asked."""
+    settings = TrainingSettings.parse(argv, task)
+    set_up_logging()
+    if settings.run.check_only:
+        check_only(settings)
+    elif settings.job.convert_only:
+        from src.data_convert import convert_only
+        convert_only(settings)
+    else:
+        from src.training.loop import run_training
+        run_training(settings)
+
+
+def evaluate(task: TaskConfig, argv: Sequence[str] | None = None) -> None:
+    """Read the flags; evaluate a checkpoint."""
+    settings = EvaluationSettings.parse(argv, task)
+    set_up_logging()
+    if settings.run.check_only:
+        check_only(settings)
+    else:
+        from src.training.loop import run_evaluation
+        run_evaluation(settings)
