@@ -5,7 +5,7 @@ Example:
     python predict.py --data_url ./data --load_checkpoint_path KTNET_squad-3_100.ckpt --passage_file tower.txt \
         --question "Who built the tower?"
 
-Without --question, questions are read from standard input, one a line; at a terminal there is a prompt.
+Without --question, questions are read from standard input, one per line; at a terminal there is a prompt.
 """
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the dev features as raw files, one a feature and input, for the inference harness."""
+"""Write the dev features as raw files, one per feature and input, for the inference harness."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -189,6 +189,6 @@ def earlier_training(settings: TrainingSettings) -> list[Path]:
              for path in sorted(checkpoints.glob(pattern))]
     found += [path for path in written if path.exists()]
     if job.init_checkpoint is not None and job.init_checkpoint.absolute() in found:
-        raise InputError(f"--init_checkpoint {job.init_checkpoint}: it lies in {checkpoints}, where the new training "
+        raise InputError(f"--init_checkpoint {job.init_checkpoint}: it is in {checkpoints}, where the new training "
                          "would put its own; give another folder by --save_finetune_checkpoint_path")
     return found

@@ -76,7 +76,7 @@ class Conversion:
                 for role, (path, _) in self.input_files().items()}
 
     def warn_unofficial(self, digest: str) -> None:
-        """Say so when a data set bears the official name and is not the official file; ``digest`` is its MD5."""
+        """Warn when a data set has the official name but is not the official file; ``digest`` is its MD5."""
         official = self.task.official_md5.get(self.split, digest)
         if self.json_path.name == self.task.json_files[self.split] and digest != official:
             LOGGER.warning("%s: not the official file (its MD5 is %s, the official one's %s)", self.json_path, digest,

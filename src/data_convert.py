@@ -31,7 +31,7 @@ def convert_all(conversions: Sequence[Conversion], num_workers: int | None = Non
 
     Args:
         conversions: what to convert.
-        num_workers: processes that build features beside the one that writes; by default one a core. Two is the most
+        num_workers: processes that build features beside the one that writes; by default one per core. Two is the most
             that are used; 1 builds them in the writing process.
         force: convert again what is done already.
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every flag of every script, declared once, in frozen classes that travel in the place of a command line.
+"""Every flag of every script, declared once, in frozen classes that are passed on in place of a command line.
 
 A script's settings are made of groups (``settings.recipe.learning_rate``). They are resolved when they are read: paths
-that were left out lie below ``--data_url`` or ``--checkpoints``. What depends on files (features that were converted
+that were left out are below ``--data_url`` or ``--checkpoints``. What depends on files (features that were converted
 earlier, a checkpoint's sizes) replaces flags later, in copies; ``settings.given`` says which ones the user gave.
 Imports no MindSpore.
 """
@@ -64,7 +64,7 @@ class DeviceSettings(FlagGroup, title="device"):
 
     @property
     def is_cpu(self) -> bool:
-        """Whether it is no accelerator; known once the device has been chosen."""
+        """Whether it is the CPU; known once the device has been chosen."""
         assert self.device_target != "auto"
         return self.device_target == "CPU"
 
@@ -80,20 +80,20 @@ class NetworkDeviceSettings(DeviceSettings):
 
 @dataclass(frozen=True)
 class DataSettings(FlagGroup, title="data"):
-    """Where the data lies."""
+    """Where the data is."""
 
     data_url: Path = flag(Path("./data"), "data folder; files named by no other flag are looked for below it")
     vocab_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / VOCABULARY, help=(
-        "vocabulary of the encoder, one word piece a line [cased_L-24_H-1024_A-16/vocab.txt]"))
+        "vocabulary of the encoder, one word piece per line [cased_L-24_H-1024_A-16/vocab.txt]"))
     kb_config: Path | None = flag(None, "JSON list of knowledge bases [WordNet and NELL]")
 
     @property
     def folder(self) -> DataFolder:
-        """Where every file lies."""
+        """The location of every file."""
         return DataFolder(self.data_url)
 
     def bases(self) -> tuple[KnowledgeBase, ...]:
-        """The knowledge bases that there are."""
+        """The knowledge bases that are configured."""
         return knowledge_bases(self.kb_config)
 
 
@@ -171,14 +171,14 @@ class Recipe(FlagGroup, title="training"):
     """How the weights learn. Everything that a step needs of the command line is here."""
 
     stages: Literal["one", "two"] = flag("one", "two: first with a frozen encoder, then all weights, in one run")
-    recipe: Literal["default", "authors"] = flag("default", "how the first of two stages learns where no flag says it")
+    recipe: Literal["default", "authors"] = flag("default", "how the first of two stages learns by default")
     first_epoch: PositiveInt = flag(
         derive=lambda settings: RECIPES[settings.recipe.recipe].epochs[settings.task.name],
         help="passes over the training set in the first of two stages [as --recipe]")
     first_learning_rate: NonNegativeFloat = flag(
         derive=lambda settings: RECIPES[settings.recipe.recipe].learning_rate[settings.task.name],
         help="peak learning rate of the first of two stages [as --recipe]")
-    freeze: bool = flag(False, "leave the encoder as it is; the first of two stages does")
+    freeze: bool = flag(False, "do not train the encoder; the first of two stages never does")
     encoder_dropout: bool = flag(
         derive=lambda settings: RECIPES[settings.recipe.recipe].encoder_dropout,
         help="dropout in a frozen encoder [as --recipe]")
@@ -204,7 +204,7 @@ class Recipe(FlagGroup, title="training"):
 
     @property
     def head_factor(self) -> float:
-        """How many times the encoder's learning rate that of all other weights is."""
+        """The learning rate of all other weights, divided by the encoder's."""
         if self.head_learning_rate is None or self.learning_rate == 0.0:
             return 1.0
         return self.head_learning_rate / self.learning_rate
@@ -392,10 +392,10 @@ class QuestionSettings(FlagGroup, title="question"):
     passage: str | None = flag(None, "the text that holds the answers")
     passage_file: Path | None = flag(None, "a text file with the passage")
     question: tuple[str, ...] = flag((), "may be given several times; left out, questions are read from standard "
-                                         "input, one a line")
+                                         "input, one per line")
     dataset: DatasetName | None = flag(None, "what the checkpoint was trained on; record prefers answers that are "
                                              "entities [as the checkpoint says, else squad]")
-    json: OnOff = flag(False, "one JSON object a question, a line each")
+    json: OnOff = flag(False, "one line of JSON per question")
     whole_words: bool = flag(True, "widen answers that end inside a word; evaluation never does")
     html: Path | None = flag(None, "also write a page that shows the knowledge behind every word")
     compare: OnOff = flag(False, "also answer with each memory switched off, and with all of them")
@@ -460,7 +460,7 @@ class ConversionSelection(FlagGroup, title="conversion"):
     dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
     split: Literal["train", "dev", "all"] = flag("all", "which split")
     num_workers: PositiveInt | None = flag(None, "processes that build features [number of cores]")
-    force: OnOff = flag(False, "convert again what is already converted")
+    force: OnOff = flag(False, "convert even what is up to date")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -492,8 +492,8 @@ class RetrievalSettings(Settings):
     data_url: Path = flag(Path("./data"), "data folder")
     dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
     step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag(
-        "all", "which step; all makes no token files, which nothing needs")
-    force: OnOff = flag(False, "make again what is there already")
+        "all", "which step; all makes everything but token files, which are optional")
+    force: OnOff = flag(False, "make files again even if they are up to date")
     format: Literal["json", "pickle"] = flag("json", "of the files that are made: JSON lines, or the authors' pickles")
     ner: Literal["spacy", "corenlp"] = flag("spacy", "finder of SQuAD's named entities")
     corenlp_url: str = flag(CORENLP_URL, "address of the CoreNLP server")
@@ -647,8 +647,8 @@ class EmbeddingSettings(Settings):
     device: DeviceSettings = group(device_target="CPU")
     data_url: Path = flag(Path("./data"), "data folder, for WordNet")
     triples: Path | None = flag(None, "folder with train.txt, test.txt and valid.txt (the last two need not be there) "
-                                      "[WordNet's own relations, none held back]")
-    judge_by: Literal["test", "valid"] = flag("test", "held-back triples to rank in the end; choose hyper-parameters "
+                                      "[WordNet's own relations, none held out]")
+    judge_by: Literal["test", "valid"] = flag("test", "held-out triples to rank at the end; choose hyper-parameters "
                                                       "by those of valid.txt")
     output: Path = flag(help="vectors file to write")
     recipe: EmbeddingRecipe = group()

@@ -24,7 +24,7 @@ def handle_interrupts() -> None:
     would otherwise turn it into other errors. Python code gets a KeyboardInterrupt and may clean up; inside MindSpore
     the process ends without that, and the next run removes what is left.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:      # ignored, or somebody else's matter
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:      # ignored, or handled by the caller
         return
     signal.signal(WAKING, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -93,7 +93,7 @@ def run_prediction(settings: PredictionSettings) -> None:
         if given.html:
             cases.append(reader.case(prediction))
     if not predictions:
-        raise InputError("--question: no question was given, nor one a line on standard input")
+        raise InputError("--question: no question was given, nor one per line on standard input")
     if given.html:
         write_page(given.html, cases, reader.knowledge.bases, reader.knowledge.names, gloss=reader.knowledge.gloss)
         LOGGER.info("%s: open it in a browser", given.html)

@@ -88,7 +88,7 @@ class Prepared:
 
     passage: str
     example: EvaluationExample
-    features: Sequence[Sequence[np.ndarray]]       # one a window
+    features: Sequence[Sequence[np.ndarray]]       # one per window
     passage_entities: tuple[Mention, ...]
     question_entities: tuple[Mention, ...]
 
@@ -98,7 +98,7 @@ class Prediction:
     """The answer to one question, and what it was computed from."""
 
     prepared: Prepared
-    results: tuple[WindowResult, ...]              # one a window
+    results: tuple[WindowResult, ...]              # one per window
     decoded: Decoded
     compared: tuple[tuple[str, Prediction], ...] = ()    # with memories switched off, if that is wanted: label, answer
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Named entities of a data set in SQuAD's layout, written as a tagged copy of it.
 
-Persons, organisations, places and other names count; numbers, dates and amounts do not. spaCy's small English model
-does it by default, a CoreNLP server (as the authors had) on request.
+Persons, organisations, places and other names are entities; numbers, dates and amounts are not. spaCy's small English
+model finds them by default, a CoreNLP server (as the authors used) on request.
 """
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPACY_LABELS = frozenset({"PERSON", "NORP", "FAC", "ORG", "GPE", "LOC", "PRODUCT
                           "LANGUAGE"})
 CORENLP_LABELS = frozenset({"PERSON", "ORGANIZATION", "LOCATION", "MISC", "CITY", "STATE_OR_PROVINCE", "COUNTRY",
                             "NATIONALITY", "RELIGION", "IDEOLOGY"})
-MOST_CHARACTERS = 10_000   # of a text that is tagged at once; spaCy refuses 1,000,000, CoreNLP 100,000
+MOST_CHARACTERS = 10_000   # tagged at once; spaCy refuses 1,000,000, CoreNLP 100,000
 BATCH = 256                # texts tagged before they are put into the cache
 
 
@@ -76,7 +76,7 @@ class SpacyTagger:
 def cut_text(text: str, most: int | None = None) -> Iterator[tuple[int, str, bool]]:
     """Parts of a text of at most ``most`` [MOST_CHARACTERS] characters: (offset, part, whether it is the last).
 
-    Cut behind a line, else behind a sentence, else behind a word, else anywhere.
+    Cuts after a line if it can, else after a sentence, else after a word, else anywhere.
 
     >>> list(cut_text("One two. Three", 12))
     [(0, 'One two. ', False), (9, 'Three', True)]
@@ -107,7 +107,7 @@ class CoreNLPTagger:
         except ImportError:
             raise InputError("--ner corenlp: NLTK's client is not installed; pip install nltk requests") from None
         if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
-            self._client.session.trust_env = False      # no proxy of the environment stands before this machine
+            self._client.session.trust_env = False      # requests to this machine need no proxy
         self._url = url
         self.name = "corenlp"
 
@@ -115,7 +115,7 @@ class CoreNLPTagger:
         """The entities of each text, from left to right.
 
         Raises:
-            InputError: the server does not answer, or not with JSON as CoreNLP does.
+            InputError: the server does not answer, or its answer is not CoreNLP's JSON.
         """
         for text in texts:
             yield [Mention(mention.text, start + mention.start, start + mention.end)
@@ -149,10 +149,10 @@ def _join_tokens(text: str, tokens: list[dict[str, Any]]) -> Iterator[Mention]:
 
 
 class TagCache:
-    """The entities of every text tagged so far, in a file that grows: an interrupted run goes on where it was.
+    """The entities of every text tagged so far, in a file that grows, so that an interrupted run continues.
 
     Args:
-        path: one JSON line a text: its digest, then its entities' first and last characters.
+        path: one JSON line per text: its digest, then its entities' first and last characters.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,7 +168,7 @@ class TagCache:
                     self._spans[digest] = spans
 
     def tag(self, texts: Iterable[str], tagger: Callable[[], Tagger]) -> Iterator[list[Mention]]:
-        """The entities of each text; only texts that are not in the cache go through the tagger."""
+        """The entities of each text; only texts that are not in the cache are tagged."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         texts = iter(texts)
         while batch := list(islice(texts, BATCH)):
@@ -196,7 +196,7 @@ def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[]
         source: the data set.
         target: the tagged copy; entities are ``{text, start, end}`` with the offset of the last character.
         cache: what has been tagged before.
-        tagger: gives the tagger, which is loaded only if a text is new.
+        tagger: returns the tagger; called only if a text is new.
 
     Raises:
         InputError: the source is not in SQuAD's layout.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entities of a question and its passage with their concepts: the items of a NELL file and its like."""
+"""Entities of a question and its passage with their concepts: the records of NELL's file and of files like it."""
 from __future__ import annotations
 
 from bisect import bisect_right
@@ -21,18 +21,18 @@ class Finder(Protocol):
 
     @property
     def concepts(self) -> Collection[str]:
-        """Those that have a vector."""
+        """The concepts that have a vector."""
 
     def find(self, words: tuple[str, ...]) -> Sequence[Belief]:
         """Beliefs about an entity given as uncased tokens, each once."""
 
 
 def retrieve(question: TokenizedQuestion, finder: Finder) -> dict[str, Any]:
-    """One item of a file of retrieved entities.
+    """One record of a file of retrieved entities.
 
-    An entity that ends another's name takes the longer one's categories, if it has any: "Trump" those of "Donald
-    Trump", wherever in the question or passage that stands. Only then are those without a vector dropped, which may
-    leave nothing.
+    Where one entity's name ends with another's, the shorter one gets the categories of the longer one, if that has any:
+    "Trump" gets those of "Donald Trump", wherever that name occurs in the question or passage. Categories without a
+    vector are dropped afterwards, which may leave none.
 
     Args:
         question: in uncased tokens.
@@ -57,7 +57,7 @@ def retrieve(question: TokenizedQuestion, finder: Finder) -> dict[str, Any]:
 
 
 def _numbers_ending(backwards: Sequence[tuple[str, int]], end: str) -> list[int]:
-    """Numbers of the other names that end so; names and ``end`` are spelled backwards."""
+    """Numbers of the other names with this ending; names and ``end`` are spelled backwards."""
     first = last = bisect_right(backwards, (end, len(backwards)))
     while last < len(backwards) and backwards[last][0].startswith(end):
         last += 1

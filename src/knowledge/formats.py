@@ -25,7 +25,7 @@ _FIX = "fetch the file again or make it with retrieve.py"
 
 
 def read_records(path: Path | str) -> Iterator[dict[str, Any]]:
-    """Stream the dicts of a file with one item a question (token files, NELL files).
+    """Stream the dicts of a file with one item per question (token files, NELL files).
 
     JSON is read line by line; a pickle is loaded whole and given back item by item.
 

@@ -3,8 +3,8 @@
 
 Reads the files as NLTK lays them out (``corpora/wordnet`` with ``index.*``, ``data.*`` and ``*.exc``, as a folder or
 as ``wordnet.zip``) and finds what NLTK 3.10.4's reader and ``morphy`` find, in the same order (a test compares them).
-NLTK itself takes 20 times as long and refuses data that another account owns or may write, which is how data folders
-on shared machines usually are; see docs/deviations.md.
+NLTK itself takes 20 times as long and refuses files that another account owns or can write to, as is usual for data
+folders on shared machines; see docs/deviations.md.
 """
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _OF_TAG = {tag: part for part, tag in TAGS.items()}
 _OF_LETTER = {"n": NOUN, "v": VERB, "a": ADJECTIVE, "s": ADJECTIVE, "r": ADVERB}
 _CONCEPT = re.compile(r"__(.+)_(NN|VB|JJ|RB)_([0-9]+)")
 _FIX = "run scripts/get_wordnet.sh"
-_FIX_PRESENT = "move it away and run scripts/get_wordnet.sh, which leaves alone what is there"
+_FIX_PRESENT = "move it elsewhere and run scripts/get_wordnet.sh, which never replaces what is there"
 
-# Endings and what a base form has in their place (WordNet's morphy).
+# Endings and what replaces them in a base form (WordNet's morphy).
 _ENDINGS = {
     NOUN: (("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
            ("men", "man"), ("ies", "y")),
@@ -112,11 +112,11 @@ class WordNet:
         return exceptions
 
     def offsets(self, lemma: str, part: str) -> list[int]:
-        """Places of the lemma's synsets, sense 1 first; none if the lemma is unknown."""
+        """Offsets of the lemma's synsets, sense 1 first; none if the lemma is unknown."""
         line = self._index[part].get(lemma)
         if line is None:
             return []
-        fields = line.split()     # part of speech, number of synsets, ..., and as many places at the end
+        fields = line.split()     # part of speech, number of synsets, ..., and as many offsets at the end
         return [int(field) for field in fields[-int(fields[1]):]]
 
     def nouns(self) -> list[str]:
@@ -136,9 +136,9 @@ class WordNet:
         return list(dict.fromkeys(form for forms in firsts for form in forms))
 
     def synsets(self, word: str) -> list[tuple[str, int]]:
-        """Part of speech and place of all synsets of a lower-cased word, in WordNet's order.
+        """Part of speech and offset of all synsets of a lower-cased word, in WordNet's order.
 
-        A synset that several base forms share ("customs", "custom") comes once for each, as in NLTK.
+        A synset that several base forms share ("customs", "custom") is listed once for each, as in NLTK.
         """
         return [(part, offset) for part in PARTS_OF_SPEECH
                 for form in self.base_forms(word, part) for offset in self.offsets(form, part)]
@@ -157,7 +157,7 @@ class WordNet:
         return self._names[key]
 
     def locate(self, name: str) -> tuple[str, int] | None:
-        """Part of speech and place of a synset by its name; None if there is no such sense."""
+        """Part of speech and offset of a synset by its name; None if there is no such sense."""
         match = _CONCEPT.fullmatch(name)
         offsets = self.offsets(match[1], _OF_TAG[match[2]]) if match else []
         if not match or not 1 <= int(match[3]) <= len(offsets):
@@ -166,10 +166,10 @@ class WordNet:
 
     def gloss(self, name: str) -> str:
         """What a synset means, without WordNet's examples; "" for a name that is no synset."""
-        place = self.locate(name)
-        if place is None:
+        located = self.locate(name)
+        if located is None:
             return ""
-        part, offset = place
+        part, offset = located
         data = self._data[part]
         line = data[offset:data.index(b"\n", offset)].decode("latin-1")
         return line.partition(" | ")[2].partition('; "')[0].strip()
@@ -182,8 +182,8 @@ class WordNet:
                     continue
                 fields = line.split(" | ")[0].split()
                 head = self.name(part, int(fields[0]))
-                start = 4 + 2 * int(fields[3], 16)      # behind the words; then the number of pointers
-                for place in range(start + 1, start + 1 + 4 * int(fields[start]), 4):
-                    symbol, offset, letter = fields[place:place + 3]
+                start = 4 + 2 * int(fields[3], 16)      # after the words: the number of pointers
+                for at in range(start + 1, start + 1 + 4 * int(fields[start]), 4):
+                    symbol, offset, letter = fields[at:at + 3]
                     if symbol in _RELATIONS:
                         yield head, _RELATIONS[symbol], self.name(_OF_LETTER[letter], int(offset))

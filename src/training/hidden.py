@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a frozen encoder says about every feature, computed once and kept for all epochs.
+"""The output of a frozen encoder for every feature, computed once and kept for all epochs.
 
-Nothing before the memories learns in the first stage, so without dropout the encoder's output for a feature never
-changes: an epoch then costs the new layers alone.
+The first stage trains nothing below the memories, so without dropout the encoder's output for a feature never changes,
+and an epoch costs no more than the new layers.
 """
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class EncodedFeatures:
                 compiled.prepare(length, *arguments)
                 hidden = network.bert(*arguments).asnumpy().reshape(batch_size, length, self.width)
                 for row, output in zip(batch_rows, hidden, strict=True):
-                    if self.outputs[row] is None:                # the last batch is filled up with others again
+                    if self.outputs[row] is None:                # the last batch repeats some to be full
                         self.outputs[row] = output.copy()
                 progress.update()
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes that the outputs take."""
         return sum(output.nbytes for output in self.outputs if output is not None)
 
     def batch(self, rows: np.ndarray, length: int) -> Tensor:

@@ -53,10 +53,10 @@ class Trainer:
 
     Args:
         settings: of the training, with its features' own sizes.
-        stage: what is to be run.
+        stage: the one to run.
         network: backbone with the weights that the stage starts from.
         config: sizes of the network.
-        devices: this process's place.
+        devices: this process's rank.
         best_f1: of the validations so far, in percent.
     """
 
@@ -70,7 +70,7 @@ class Trainer:
         self.columns = [column.name for column in feature_columns(config.memories, "train",
                                                                   settings.features.max_seq_len)]
         self.step = stage.first_step                 # steps that are done, of all stages
-        self.encoded: EncodedFeatures | None = None  # computed when it is needed
+        self.encoded: EncodedFeatures | None = None  # computed when first needed
         for parameter in network.bert.get_parameters():
             parameter.requires_grad = not recipe.freeze
         is_float16 = not settings.device.is_cpu and settings.device.compute_type in ("float16", "auto")
@@ -95,7 +95,7 @@ class Trainer:
         return [*own, *averages, self.best_f1]
 
     def start(self, settings: dict[str, Any]) -> None:
-        """Begin the training, or load its last state, which must lie in this stage."""
+        """Begin the training, or load its last state, which must be in this stage."""
         if self.job.resume:
             self.step = self.state.resume(settings, self.devices.is_first)
             if self.devices.sum(self.step) != self.devices.count * self.step:
@@ -105,7 +105,7 @@ class Trainer:
             self.state.begin(settings)
 
     def batches(self, epoch: int) -> Iterator[list[Tensor]]:
-        """The batches of an epoch that are still to be done, as the network's arguments."""
+        """The remaining batches of an epoch, as the network's arguments."""
         plan: dict[str, Any] = {
             "device_num": self.devices.count, "rank": self.devices.rank, "batch_size": self.settings.run.batch_size,
             "buckets": self.stage.buckets, "seed": self.recipe.random_seed, "epoch": epoch,
@@ -155,7 +155,7 @@ class Trainer:
             arguments = [rate_tensor, Tensor(self.step, ms.int32), *columns]
         else:
             arguments = [Tensor(self.step * parts, ms.int32), *columns]
-        length = columns[1].shape[1]                 # of the mask or, where there is an encoder to run, the word pieces
+        length = columns[1].shape[1]                 # of the mask, or of the word pieces where the encoder runs
         self.compiled.prepare(length, *arguments)
         begin = time.perf_counter()
         if parts == 1:
@@ -177,7 +177,7 @@ class Trainer:
         return record
 
     def checkpoint_path(self, epoch: int) -> Path:
-        """Where the checkpoint of this step belongs."""
+        """Path of the checkpoint of this step."""
         name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.stage.steps_per_epoch}.ckpt"
         return self.job.save_finetune_checkpoint_path / name
 
@@ -190,7 +190,7 @@ class Trainer:
         self.write(path)
         if validate:
             self.validate(path, folder / f"KTNET_{self.task.name}-best.ckpt")
-        self.state.save(self.step)                   # after the checkpoint: unsaved steps are done again
+        self.state.save(self.step)                   # after the checkpoint: unsaved steps are repeated
         for oldest in checkpoints_in(folder, self.task.name)[:-self.job.keep_checkpoint_max]:
             remove_checkpoint(oldest)
 
@@ -216,7 +216,7 @@ def check_progress(record: StepRecord) -> None:
     """Stop a training that can only get worse, before any of it is saved.
 
     Raises:
-        InputError: loss or gradient is no number, or overflows although the loss scale cannot become smaller.
+        InputError: the loss or gradient is not finite, or overflows although the loss scale cannot become smaller.
     """
     if not record.overflow and not np.isfinite([record.loss, record.gradient_norm]).all():
         raise InputError(f"step {record.step}: the loss is {record.loss}, its gradient's norm {record.gradient_norm}: "
@@ -234,10 +234,10 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
     Args:
         settings: as :func:`src.data_convert.prepare_features` gives them for the training features.
         manifest: of those features.
-        devices: this process's place.
+        devices: this process's rank.
 
     Raises:
-        InputError: a file or flag does not fit; nothing has been written then.
+        InputError: a file or flag does not fit; then nothing has been written.
     """
     run, job, task = settings.run, settings.job, settings.task.name
     folder = job.save_finetune_checkpoint_path

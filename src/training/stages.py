@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of a training: what each does, how many steps it takes, what is kept for it."""
+"""The stages of a training: what each does, how many steps it takes, whether the encoder's output is kept for it."""
 from __future__ import annotations
 
 import dataclasses
@@ -41,7 +41,7 @@ class Stage:
 
     @property
     def steps(self) -> int:
-        """Its own steps."""
+        """Steps of this stage."""
         return self.recipe.epoch * self.steps_per_epoch
 
     @property
@@ -62,7 +62,7 @@ def plan_stages(settings: TrainingSettings, devices: int) -> list[Stage]:
 
 
 def with_encoded_features(stages: Sequence[Stage], settings: TrainingSettings, config: KTNetConfig) -> list[Stage]:
-    """The same, with what is worth keeping and fits into memory kept."""
+    """The same, marked to keep the encoder's output where that saves time and fits into memory."""
     size = encoded_bytes(feature_lengths(settings.job.train_mindrecord_file), stages[0].buckets,
                          config.bert.hidden_size)
     available = available_memory()

@@ -4,7 +4,7 @@
 ``training_state_{task}.ckpt`` holds the weights, Adam's moments, the moving average, the loss scale and the number of
 steps done. The order of the data and (on CPU) the dropout masks follow from the seed and the step, so that number is
 the data position and the random state as well. ``training_state_{task}.json`` holds the settings that must not change
-between the runs; the state has their digest, so that the two files cannot belong to different trainings.
+between the runs; the state holds their digest, so that files of two trainings are never taken for one.
 """
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class TrainingState:
     """The state file of one data set's training in a checkpoint folder.
 
     Args:
-        folder: where the checkpoints lie.
+        folder: of the checkpoints.
         task: name of the data set; two data sets may share a folder.
-        parameters: all that makes the state; their names are unique.
+        parameters: everything that the state holds; their names are unique.
     """
 
     def __init__(self, folder: Path, task: str, parameters: Iterable[Parameter] = ()) -> None:
@@ -76,7 +76,7 @@ class TrainingState:
 
         Args:
             settings: those of this run.
-            begins: whether this process begins the training where there is none (the first of a distributed run).
+            begins: whether this process begins a training if there is none (the first of a distributed run).
 
         Raises:
             InputError: the state was made with other settings or for another network.
@@ -96,7 +96,7 @@ class TrainingState:
             return 0
         for name, parameter in self.parameters.items():
             if name not in stored or tuple(stored[name].shape) != tuple(parameter.shape):
-                raise InputError(f"{self.path}: {name} is missing or of another size; it belongs to another training")
+                raise InputError(f"{self.path}: {name} is missing or of another shape; it belongs to another training")
         for name, parameter in self.parameters.items():
             parameter.set_data(Tensor(stored[name].asnumpy()))
         return int(stored[STEP].asnumpy())
@@ -127,7 +127,7 @@ class TrainingState:
         return dict(settings)
 
     def save(self, steps_done: int) -> None:
-        """Write the state over the last one, in one move."""
+        """Replace the last state atomically."""
         write_checkpoint(self.path, {**self.parameters, STEP: np.array(steps_done, np.int32),
                                      SETTINGS_DIGEST: self.digest})
 

@@ -98,7 +98,7 @@ def check_meaning(config: KTNetConfig, manifest: Mapping[str, Any], checkpoint: 
     pieces = vocabulary_md5(manifest)
     if config.vocabulary_md5 and pieces and pieces != config.vocabulary_md5:
         raise InputError(f"--vocab_path: not the vocabulary that {checkpoint} was trained with (MD5 {pieces}, its own "
-                         f"{config.vocabulary_md5}), so every word piece would mean another; give that one, and "
+                         f"{config.vocabulary_md5}), so every id would mean another word piece; give that one, and "
                          "convert with it")
     digests = {base["name"]: base.get("concepts_sha256", "") for base in manifest["knowledge_bases"]}
     for memory in config.memories:
@@ -110,7 +110,7 @@ def check_meaning(config: KTNetConfig, manifest: Mapping[str, Any], checkpoint: 
 
 
 def as_older_port(bert: BertConfig, checkpoint: Path) -> BertConfig:
-    """The encoder as the older port computed it: with what were its framework's defaults."""
+    """The encoder as the older port computed it: with its framework's defaults."""
     LOGGER.info("%s: a checkpoint of the older port, computed as it was trained: GELU by tanh, layer norms with "
                 "epsilon %g", checkpoint, MINDSPORE_DEFAULTS["layer_norm_eps"])
     return dataclasses.replace(bert, **MINDSPORE_DEFAULTS)
@@ -155,7 +155,7 @@ def build_for_evaluation(settings: EvaluationSettings | PredictionSettings, mani
     Args:
         settings: of the run; they name the checkpoint.
         manifest: of the converted features, or the part of one that says what their numbers mean.
-        network_class: the network, or a face of it that gives more than the logits.
+        network_class: the network, or a subclass that returns more than the logits.
 
     Raises:
         InputError: no checkpoint, or one that does not fit the features or the flags.
