@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from src.config import RECORD, SPLITS, TaskConfig
+from src.config import SPLITS, TaskConfig
 from src.conversion import Conversion
 from src.data_convert import convert_all
 from src.settings import ConversionSettings
@@ -29,8 +29,8 @@ def choose_conversion(task: TaskConfig, split: str, settings: ConversionSettings
         target=data.folder.mindrecord(task, split), vocab_path=data.vocab_path, lower_case=features.do_lower_case,
         windows=features.windows, bases=data.bases(),
         # Converting "all", the flag is for SQuAD; asked for ReCoRD alone, its reader refuses it.
-        version_2=features.version_2_with_negative and (task is not RECORD
-                                                        or settings.conversion.dataset == RECORD.name))
+        version_2=features.version_2_with_negative and (task.has_unanswerable
+                                                        or settings.conversion.dataset == task.name))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from utils.util import LOGGER, InputError, read_json
 
@@ -258,24 +258,48 @@ def feature_columns(memories: Sequence[MemoryConfig | KnowledgeBase], split: str
     return input_columns(memories, max_seq_len) + (TRAIN_LABELS if split == "train" else DEV_LABELS)
 
 
+LrSchedule = Literal["linear", "constant"]
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """How the layers above a frozen encoder learn in the first of two stages."""
+
+    epochs: int
+    learning_rate: float
+    lr_schedule: LrSchedule
+    warmup_proportion: float
+    encoder_dropout: bool
+
+
 @dataclass(frozen=True)
 class TaskConfig:
-    """What differs between the data sets: names, files and default hyper-parameters."""
+    """What differs between the data sets: names, files, kind of answers and default hyper-parameters."""
 
     name: str                        # squad, record
     folder: str                      # below the data folder
     json_files: Mapping[str, str]    # split -> file name
+    marks_entities: bool             # its JSON says where the named entities are; else retrieve.py finds them
+    answers_are_entities: bool       # of the n best answers the first that is an entity is taken
+    has_unanswerable: bool           # there is a version 2 with questions that the passage does not answer
     batch_size: int
     learning_rate: float
     epochs: int
+    first_stages: Mapping[str, FirstStage]     # --recipe -> the first of two stages
     official_md5: Mapping[str, str] = field(default_factory=dict)
 
 
-SQUAD = TaskConfig(name="squad", folder="SQuAD", batch_size=8, learning_rate=4e-5, epochs=3,
+SQUAD = TaskConfig(name="squad", folder="SQuAD", marks_entities=False, answers_are_entities=False,
+                   has_unanswerable=True, batch_size=8, learning_rate=4e-5, epochs=3,
+                   first_stages={"default": FirstStage(4, 2e-3, "linear", 0.1, encoder_dropout=False),
+                                 "authors": FirstStage(1, 3e-5, "constant", 0.0, encoder_dropout=True)},
                    json_files={"train": "train-v1.1.json", "dev": "dev-v1.1.json"},
                    official_md5={"train": "981b29407e0affa3b1b156f72073b945",
                                  "dev": "3e85deb501d4e538b6bc56f786231552"})
-RECORD = TaskConfig(name="record", folder="ReCoRD", batch_size=12, learning_rate=6e-5, epochs=4,
+RECORD = TaskConfig(name="record", folder="ReCoRD", marks_entities=True, answers_are_entities=True,
+                    has_unanswerable=False, batch_size=12, learning_rate=6e-5, epochs=4,
+                    first_stages={"default": FirstStage(10, 2e-3, "linear", 0.1, encoder_dropout=False),
+                                  "authors": FirstStage(10, 3e-4, "constant", 0.0, encoder_dropout=True)},
                     json_files={"train": "train.json", "dev": "dev.json"},
                     official_md5={"train": "ad550852cf26241b20e8364e40340a99",
                                   "dev": "60c70c4a7e8190483f9899a1c9bc4178"})

@@ -25,7 +25,9 @@ from src.config import (
     SQUAD,
     TASKS,
     DataFolder,
+    FirstStage,
     KnowledgeBase,
+    LrSchedule,
     TaskConfig,
     WindowConfig,
     load_knowledge_bases,
@@ -149,20 +151,6 @@ class RunSettings(FlagGroup, title="run"):
                                               "[{task.folder}/dev.mindrecord]")
 
 
-@dataclass(frozen=True)
-class FirstStage:
-    """How the layers above a frozen encoder learn in the first of two stages."""
-
-    epochs: Mapping[str, int]              # by data set
-    learning_rate: Mapping[str, float]     # by data set
-    lr_schedule: Literal["linear", "constant"]
-    warmup_proportion: float
-    encoder_dropout: bool
-
-
-RECIPES: Mapping[str, FirstStage] = {
-    "default": FirstStage({"squad": 4, "record": 10}, {"squad": 2e-3, "record": 2e-3}, "linear", 0.1, False),
-    "authors": FirstStage({"squad": 1, "record": 10}, {"squad": 3e-5, "record": 3e-4}, "constant", 0.0, True)}
 SECOND_LEARNING_RATE = 3e-5                # of the authors' second stage, for both data sets
 
 
@@ -173,14 +161,14 @@ class Recipe(FlagGroup, title="training"):
     stages: Literal["one", "two"] = flag("one", "two: first with a frozen encoder, then all weights, in one run")
     recipe: Literal["default", "authors"] = flag("default", "how the first of two stages learns by default")
     first_epoch: PositiveInt = flag(
-        derive=lambda settings: RECIPES[settings.recipe.recipe].epochs[settings.task.name],
+        derive=lambda settings: settings.task.first_stages[settings.recipe.recipe].epochs,
         help="passes over the training set in the first of two stages [as --recipe]")
     first_learning_rate: NonNegativeFloat = flag(
-        derive=lambda settings: RECIPES[settings.recipe.recipe].learning_rate[settings.task.name],
+        derive=lambda settings: settings.task.first_stages[settings.recipe.recipe].learning_rate,
         help="peak learning rate of the first of two stages [as --recipe]")
     freeze: bool = flag(False, "do not train the encoder; the first of two stages never does")
     encoder_dropout: bool = flag(
-        derive=lambda settings: RECIPES[settings.recipe.recipe].encoder_dropout,
+        derive=lambda settings: settings.task.first_stages[settings.recipe.recipe].encoder_dropout,
         help="dropout in a frozen encoder [as --recipe]")
     keep_encoded: bool = flag(True, "compute the output of a frozen encoder without dropout once and keep it, where "
                                     "memory allows")
@@ -191,8 +179,7 @@ class Recipe(FlagGroup, title="training"):
         help="peak learning rate [{task.learning_rate}; second of two stages 3e-5]")
     head_learning_rate: NonNegativeFloat | None = flag(None, "peak learning rate of all weights above the encoder "
                                                              "[learning_rate]")
-    lr_schedule: Literal["linear", "constant"] = flag("linear", "learning rate after the warm-up: linear falls to 0, "
-                                                                "constant stays (first stage)")
+    lr_schedule: LrSchedule = flag("linear", "learning rate after the warm-up: linear falls to 0, constant stays")
     warmup_proportion: Fraction = flag(0.1, "share of the steps in which the learning rate rises")
     weight_decay: NonNegativeFloat = flag(0.01, "decoupled weight decay")
     max_grad_norm: NonNegativeFloat = flag(1.0, "clip the gradient to this global norm; 0 does not clip")
@@ -209,14 +196,14 @@ class Recipe(FlagGroup, title="training"):
             return 1.0
         return self.head_learning_rate / self.learning_rate
 
-    def in_stages(self) -> tuple[Recipe, ...]:
-        """The recipe of every stage."""
+    def in_stages(self, first_stages: Mapping[str, FirstStage]) -> tuple[Recipe, ...]:
+        """The recipe of every stage; of the first of two, ``first_stages`` has what no flag says."""
         if self.stages == "one":
             return (self,)
         if self.freeze:
             raise InputError("--freeze True: the first of two stages is frozen anyway, the second is not; leave out "
                              "--freeze or --stages two")
-        named = RECIPES[self.recipe]
+        named = first_stages[self.recipe]
         first = dataclasses.replace(
             self, freeze=True, epoch=self.first_epoch, learning_rate=self.first_learning_rate, head_learning_rate=None,
             lr_schedule=named.lr_schedule, warmup_proportion=named.warmup_proportion, use_ema=False)
@@ -457,7 +444,7 @@ class PredictionSettings(NetworkRunSettings):
 class ConversionSelection(FlagGroup, title="conversion"):
     """What data_convert.py converts."""
 
-    dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
+    dataset: DatasetName | Literal["all"] = flag("all", "which data set")
     split: Literal["train", "dev", "all"] = flag("all", "which split")
     num_workers: PositiveInt | None = flag(None, "processes that build features [number of cores]")
     force: OnOff = flag(False, "convert even what is up to date")
@@ -490,7 +477,7 @@ class RetrievalSettings(Settings):
         "--data_url ./data --dataset squad --step wordnet")
 
     data_url: Path = flag(Path("./data"), "data folder")
-    dataset: Literal["squad", "record", "all"] = flag("all", "which data set")
+    dataset: DatasetName | Literal["all"] = flag("all", "which data set")
     step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag(
         "all", "which step; all makes everything but token files, which are optional")
     force: OnOff = flag(False, "make files again even if they are up to date")

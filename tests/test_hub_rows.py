@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from src.config import RECORD, SQUAD, DataFolder
+from src.config import RECORD, SPLITS, SQUAD, DataFolder
 from src.data_convert import convert
+from src.knowledge.steps import Options, Retrieval
 from src.reader.batching_twomemory import TEXT_NOT_FOUND
 from src.reader.dataset_json import stream_items
 from src.reader.metrics import evaluate, list_questions, read_gold_answers
@@ -250,3 +251,12 @@ def test_the_data_folder_finds_published_files(tmp_path: Path) -> None:
         assert data.dataset_json(SQUAD, "dev").name == name
     (tmp_path / "SQuAD" / "train").mkdir()
     assert data.dataset_json(SQUAD, "train").name == "train"
+
+
+def test_retrieval_reads_a_folder_of_shards(data: DataFolder) -> None:
+    rows = record_rows(small_data.record()["dev"])
+    for split in SPLITS:
+        data.dataset_json(RECORD, split).unlink()
+    write_rows(data.root / "ReCoRD" / "validation", rows, "shards")
+    Retrieval(data, Options(vocab_path=data.bert() / "vocab.txt")).run("tokens", RECORD)
+    assert data.tokens(RECORD, "dev", lower_case=False).is_file()

@@ -55,7 +55,7 @@ def whole(data, tmp_path_factory):
 
 # --------------------------------------------------------------------------------------------------------- recipes
 def stages_of(task, *flags):
-    return TrainingSettings.parse(["--stages", "two", *flags], task).recipe.in_stages()
+    return TrainingSettings.parse(["--stages", "two", *flags], task).recipe.in_stages(task.first_stages)
 
 
 @pytest.mark.parametrize("task, epochs, rate, second_epochs", [(SQUAD, 1, 3e-5, 3), (RECORD, 10, 3e-4, 4)])
@@ -78,7 +78,7 @@ def test_own_lengths_and_rates_go_before_the_recipe():
 
 
 def test_one_stage_stays_as_it_was():
-    recipe, = TrainingSettings.parse([], SQUAD).recipe.in_stages()
+    recipe, = TrainingSettings.parse([], SQUAD).recipe.in_stages(SQUAD.first_stages)
     assert (recipe.freeze, recipe.epoch, recipe.learning_rate) == (False, 3, 4e-5)
     with pytest.raises(InputError, match="--freeze True: .*--stages two"):
         stages_of(SQUAD, "--freeze", "True")

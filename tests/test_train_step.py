@@ -2,12 +2,15 @@
 """The parts of a step against NumPy: schedule, clipping, Adam with decoupled decay, moving average, loss scale."""
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 ms = pytest.importorskip("mindspore")
 from mindspore import Parameter, ParameterTuple, Tensor, nn  # noqa: E402
 
+from src.config import LrSchedule  # noqa: E402
 from src.dropout import POOL_ROWS, StatelessDropout, mask_pool  # noqa: E402
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
 from src.settings import Recipe  # noqa: E402
@@ -78,6 +81,11 @@ def test_schedule():
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[10:] == pytest.approx([2.0 * (1 - step / 100) for step in range(10, 100)])
     assert learning_rate_at(0, 3, recipe(learning_rate=2.0, warmup_proportion=0.0)) == 2.0
+
+
+@pytest.mark.parametrize("schedule", get_args(LrSchedule))
+def test_every_schedule_starts_at_the_peak(schedule):
+    assert learning_rate_at(0, 20, recipe(learning_rate=2.0, lr_schedule=schedule, warmup_proportion=0.0)) == 2.0
 
 
 def test_constant_rate_after_the_warm_up():

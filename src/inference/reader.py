@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from src.config import RECORD, KTNetConfig
+from src.config import KTNetConfig
 from src.inference.attention import KTNETAttention
 from src.inference.compare import memories_off
 from src.inference.evaluate import decoding_options
@@ -138,11 +138,11 @@ class Reader:
         features, live, task = settings.features, settings.knowledge, settings.question.task
         self.tokenizer = make_tokenizer(settings)
         self.whole_words = settings.question.whole_words
-        self._is_record = task is RECORD
+        self._entities_matter = task.answers_are_entities
         folder, bases, vectors = knowledge_files(settings)
         LOGGER.info("loading what finds knowledge: %s", ", ".join(base.label for base in bases) or "none")
         self.knowledge = LiveKnowledge(folder, bases, live.wordnet_path, live.ner, live.corenlp_url,
-                                       names_matter=self._is_record, vectors=vectors)
+                                       names_matter=self._entities_matter, vectors=vectors)
         self._windows, self._warned = features.windows, False
         self._builder = FeatureBuilder(self.tokenizer, self._windows, self.knowledge.lookups, "dev")
         LOGGER.info("loading the network %s", settings.checkpoint.load_checkpoint_path)
@@ -218,17 +218,17 @@ class Reader:
         Raises:
             InputError: the passage or the question has no words.
         """
-        if self._is_record:
+        if self._entities_matter:
             passage, question = (text.replace(NO_BREAK_SPACE, " ") for text in (passage, question))
         if passage_entities is None:
             passage_entities = self._tag(passage)
         if question_entities is None:
-            question_entities = () if self._is_record else self.knowledge.tag(question)
+            question_entities = () if self._entities_matter else self.knowledge.tag(question)
         identity = f"q{self._builder.tally.questions + 1}"
         records = self.knowledge.records(Passage(passage, tuple(passage_entities), (
             Question(identity, question, tuple(question_entities)),)))
         example = Example(identity, question, passage, answers=(),
-                          entities=tuple(passage_entities) if self._is_record else ())
+                          entities=tuple(passage_entities) if self._entities_matter else ())
         features, entry = self._builder.build(example, records)
         if self._builder.tally.without_overlap and not self._warned:
             self._warned = True

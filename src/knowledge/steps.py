@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from src.config import CORENLP_URL, NELL, SPLITS, SQUAD, WORDNET, DataFolder, KnowledgeBase, TaskConfig
+from src.config import CORENLP_URL, NELL, SPLITS, WORDNET, DataFolder, KnowledgeBase, TaskConfig
 from src.knowledge.concepts import read_concept_names
 from src.knowledge.entities import CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
 from src.knowledge.entity_retrieval import Finder, retrieve
@@ -62,7 +62,7 @@ class Retrieval:
         Raises:
             InputError: the data set is missing, or an input of the step is missing or broken.
         """
-        splits = [split for split in SPLITS if self.folder.dataset_json(task, split).is_file()]
+        splits = [split for split in SPLITS if self.folder.dataset_json(task, split).exists()]
         if not splits:
             raise InputError(f"{self.folder.dataset_json(task, SPLITS[0])}: no such file; put the {task.folder} "
                              "data set there")
@@ -76,8 +76,8 @@ class Retrieval:
     # --- entities --------------------------------------------------------------------------------------------------
 
     def _entities(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
-        if task is not SQUAD:
-            return      # ReCoRD carries its entities
+        if task.marks_entities:
+            return
         for split in splits:
             target = self.folder.tagged_json(task, split)
             foreign = self.folder.root / "raw" / target.name
@@ -96,14 +96,14 @@ class Retrieval:
         return SpacyTagger() if self.options.ner == "spacy" else CoreNLPTagger(self.options.corenlp_url)
 
     def _passages(self, task: TaskConfig, split: str, what: str, with_entities: bool = True) -> Iterator[Passage]:
-        tagged = find_tagged_json(self.folder, task, split) if with_entities and task is SQUAD else None
+        tagged = find_tagged_json(self.folder, task, split) if with_entities and not task.marks_entities else None
         passages = read_passages(self.folder.dataset_json(task, split), task.name, tagged)
         return iter(tqdm(passages, desc=f"{what}, {task.name} {split}", unit=" passages", disable=None))
 
     def _text_files(self, task: TaskConfig, split: str) -> list[Path]:
         """The files that passages with entities come from."""
         files = [self.folder.dataset_json(task, split)]
-        return [*files, find_tagged_json(self.folder, task, split)] if task is SQUAD else files
+        return files if task.marks_entities else [*files, find_tagged_json(self.folder, task, split)]
 
     # --- tokens ----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from src.config import TASKS
 from src.reader.batching_twomemory import max_context_windows
 from src.reader.examples import EvaluationExample, Window, read_side_table, side_table_path
 from src.reader.logits import LogitsByFeature
@@ -65,7 +66,7 @@ class DecodingOptions:
             choices: the remaining options.
         """
         return cls(version_2_with_negative=settings["version_2_with_negative"], do_lower_case=settings["lower_case"],
-                   pick_entity=settings["dataset"] == "record", **choices)
+                   pick_entity=TASKS[settings["dataset"]].answers_are_entities, **choices)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def plan_stages(settings: TrainingSettings, devices: int) -> list[Stage]:
     buckets = choose_buckets(lengths, settings.features.max_seq_len, settings.run.buckets)
     steps = math.ceil(len(lengths) / (settings.run.batch_size * devices * settings.recipe.accumulation_steps))
     stages: list[Stage] = []
-    for number, recipe in enumerate(settings.recipe.in_stages(), 1):
+    for number, recipe in enumerate(settings.recipe.in_stages(settings.task.first_stages), 1):
         stages.append(Stage(number, recipe, buckets, steps, stages[-1].end_epoch if stages else 0))
     return stages
 

@@ -24,10 +24,11 @@ def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
     After a linear rise over the warm-up it is peak x (1 - step / total_steps) with the schedule "linear", and the peak
     with "constant".
     """
+    share = {"linear": 1.0 - step / total_steps, "constant": 1.0}[recipe.lr_schedule]
     warmup_steps = int(total_steps * recipe.warmup_proportion)
     if step < warmup_steps:
         return recipe.learning_rate * (step + 1) / warmup_steps
-    return recipe.learning_rate * (1.0 if recipe.lr_schedule == "constant" else 1.0 - step / total_steps)
+    return recipe.learning_rate * share
 
 
 def zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
