@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.paired import difference_interval, gold_answers, markdown_table, question_scores, spread
 from src.training.log import read_metrics
 from utils.args import OneLineParser, non_negative_int
+from utils.processes import end_with_parent
 from utils.util import LOGGER, InputError, read_json, run_main, set_up_logging
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +64,7 @@ def run(folder: Path, seed: int, flags: Sequence[str], script: str = "run_KTNET_
     command = [sys.executable, str(ROOT / script), *flags, "--random_seed", str(seed), "--checkpoints",
                str(folder), "--do_predict", "True", "--resume", "True"]
     with open(log, "a", encoding="utf-8") as lines:
-        if subprocess.run(command, stdout=lines, stderr=lines, check=False).returncode:
+        if subprocess.run(command, stdout=lines, stderr=lines, check=False, preexec_fn=end_with_parent).returncode:
             raise InputError(f"{log}: the run failed, its end says why; the same command resumes it")
 
 
