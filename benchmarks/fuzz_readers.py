@@ -28,10 +28,12 @@ from typing import Any
 from src.config import SQUAD, BertConfig, DataFolder, KTNetConfig, load_knowledge_bases
 from src.export.bin_files import file_size, read_manifest
 from src.knowledge.concepts import concept_digest, concept_ids, read_concept_vectors
+from src.knowledge.entities import SpacyTagger, TagCache
 from src.knowledge.formats import read_mapping, read_records, retrieved_item_problem
-from src.knowledge.nell import build_belief_file
+from src.knowledge.nell import BeliefFile, build_belief_file
 from src.knowledge.own import ConceptMap, check_paths
 from src.knowledge.triples import read_triples
+from src.knowledge.wordnet_db import WordNet
 from src.reader import record_twomemory, squad_twomemory
 from src.reader.decoding import decode
 from src.reader.examples import read_side_table
@@ -39,6 +41,8 @@ from src.reader.metrics import evaluate, read_gold_answers, read_predictions
 from src.reader.squad_v1_official_evaluate import questions_below
 from src.reader.storage import open_converted
 from src.reader.tokenization import load_vocabulary
+from src.settings import TrainingSettings
+from src.training.log import read_metrics
 from utils.util import InputError, describe, read_json, read_text, write_json
 
 RAW = "@raw@"  # in a seed's JSON: a place for text that json.dumps would not write
@@ -227,6 +231,27 @@ def seeds() -> dict[str, Any]:
         "concept:city:lima\tgeneralizations\tconcept:city\t75\t0.96\tx\n"
         "concept:person:n1895\tgeneralizations\tconcept:person\t75\t1.0\tx\n",
         "passage": "Ida Roth opened it.\n",
+        "tag_cache": ["0123456789abcdef", [0, 4], [8, 12]],
+        "metrics": {"step": 1, "epoch": 1, "loss": 2.5, "learning_rate": 1e-4, "overflow": False},
+        "flags": {"epoch": 2, "learning_rate": 0.1, "data_url": "data", "freeze": True, "lr_schedule": "constant"},
+        "flags_yaml": "epoch: 2\nlearning_rate: 4e-5\ndata_url: \"data\"\nfreeze: no\n",
+        "rows": {
+            "id": "a",
+            "title": "x",
+            "context": passage,
+            "question": "Where?",
+            "answers": {"text": ["Seine"], "answer_start": [18]},
+        },
+        "rows_record": {
+            "passage": passage,
+            "query": "@placeholder lies",
+            "entities": ["Paris", "Seine"],
+            "answers": ["Paris"],
+            "idx": {"passage": 1, "query": 2},
+        },
+        "belief_file": "lima\tconcept:city:lima\tconcept:city\nrome\tconcept:city:rome\tconcept:city\n",
+        "wordnet_index": "  1 WordNet's licence\ndog n 1 1 @ 1 1 00000026\n",
+        "wordnet_data": "  1 WordNet 3.0 Copyright\n00000026 05 n 01 dog 0 001 @ 00000026 n 0000 | an animal\n",
     }
 
 
@@ -301,6 +326,39 @@ def read_retrieved(path: Path) -> None:
         retrieved_item_problem(item).encode()
 
 
+def read_tags(path: Path) -> None:
+    """The entities of texts tagged earlier."""
+    list(TagCache(path).tag([], SpacyTagger))
+
+
+def read_flags(path: Path, ending: str) -> None:
+    """A file for --config, and the folder that it names."""
+    target = path.replace(path.with_suffix(ending))
+    settings = TrainingSettings.of(TrainingSettings.from_file(target, SQUAD), SQUAD)
+    settings.data.data_url.is_dir(), json.dumps(settings.plain()).encode()
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(settings.data.data_url)
+
+
+def read_beliefs(path: Path) -> None:
+    """The file in which entities are found by bisection."""
+    with BeliefFile(path) as beliefs:
+        for key in ("lima", "rome", "a", "zz"):
+            str(beliefs.find(key)).encode()
+
+
+def read_wordnet(path: Path, changed: str) -> None:
+    """WordNet's files, of which one is the input."""
+    files = {"data.noun": seeds()["wordnet_data"], "index.noun": seeds()["wordnet_index"]}
+    for part in ("noun", "verb", "adj", "adv"):
+        for name in (f"data.{part}", f"index.{part}", f"{part}.exc"):
+            path.with_name(name).write_bytes(path.read_bytes() if name == changed else files.get(name, "").encode())
+    wordnet = WordNet(path.parent)
+    for part, offset in wordnet.synsets("dogs"):
+        wordnet.gloss(wordnet.name(part, offset))
+    list(wordnet.triples()), wordnet.lemmas("dogs")
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     "squad": read_squad,
     "record": read_record,
@@ -320,6 +378,15 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "triples": read_triples,
     "beliefs": lambda path: build_belief_file(path, path.with_name("promoted.tsv")),
     "passage": read_text,
+    "tag_cache": read_tags,
+    "metrics": read_metrics,
+    "flags": lambda path: read_flags(path, ".json"),
+    "flags_yaml": lambda path: read_flags(path, ".yaml"),
+    "rows": read_squad,
+    "rows_record": read_record,
+    "belief_file": read_beliefs,
+    "wordnet_index": lambda path: read_wordnet(path, "index.noun"),
+    "wordnet_data": lambda path: read_wordnet(path, "data.noun"),
 }
 
 

@@ -185,7 +185,7 @@ stage_flags() {     # TASK: sets STAGE_FLAGS
     if [[ $task == record ]]; then epochs=10 rate=3e-4; fi
     case ${STAGE:-} in
         "")
-            [[ " ${FLAGS[*]}" == *" --freeze "* ]] || STAGE_FLAGS=(--stages two)
+            [[ " ${FLAGS[*]}" == *" --freeze"[=\ ]* ]] || STAGE_FLAGS=(--stages two)
             ;;
         freeze)
             STAGE_FLAGS=(--freeze True --encoder_dropout True --epoch "$epochs" --learning_rate "$rate"
@@ -253,7 +253,7 @@ distribute() {
         if [[ $target == Ascend ]]; then LAUNCHER=${LAUNCHER:-ranktable}; fi
     else
         own_devices=${POSITIONAL[1]}
-        [[ $own_devices =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM: $own_devices is not a number of devices"
+        [[ $own_devices =~ ^[1-9][0-9]{0,2}$ ]] || die "DEVICE_NUM: $own_devices is not a number of devices (1 to 999)"
         [[ ${LAUNCHER:-} != ranktable ]] || die "LAUNCHER=ranktable: this launcher takes no rank table; use msrun"
     fi
     devices=$((own_devices * ${NNODES:-1}))
@@ -273,7 +273,7 @@ check_hosts() {
         mpirun) command -v mpirun >/dev/null || die "LAUNCHER=mpirun: there is no mpirun on PATH; use msrun" ;;
         *) die "LAUNCHER=$LAUNCHER: use msrun, mpirun or ranktable" ;;
     esac
-    [[ ${NNODES:-1} =~ ^[1-9][0-9]*$ ]] || die "NNODES=$NNODES: not a number of hosts"
+    [[ ${NNODES:-1} =~ ^[1-9][0-9]{0,4}$ ]] || die "NNODES=$NNODES: not a number of hosts"
     if [[ -n ${MASTER_PORT:-} ]]; then check_port; fi
     if ((${NNODES:-1} == 1)); then
         export NODE_RANK=0 MASTER_ADDR=127.0.0.1    # whatever a scheduler has set
@@ -283,7 +283,7 @@ check_hosts() {
     [[ -n ${MASTER_ADDR:-} ]] || die "NNODES=$NNODES: MASTER_ADDR must be the address of the first host"
     "$PYTHON" -c 'import socket, sys; socket.getaddrinfo(sys.argv[1], None)' "$MASTER_ADDR" 2>/dev/null ||
         die "MASTER_ADDR=$MASTER_ADDR: no host of that name is known; give the first host's address"
-    [[ ${NODE_RANK:-} =~ ^[0-9]+$ ]] || die "NNODES=$NNODES: NODE_RANK must be this host's number, from 0"
+    [[ ${NODE_RANK:-} =~ ^(0|[1-9][0-9]{0,4})$ ]] || die "NNODES=$NNODES: NODE_RANK must be this host's number, from 0"
     if ((NODE_RANK > 0)); then OTHER_HOST=yes; fi
     ((NODE_RANK < NNODES)) || die "NODE_RANK=$NODE_RANK: with NNODES=$NNODES it is at most $((NNODES - 1))"
 }

@@ -326,6 +326,7 @@ def data(training_data: DataFolder) -> Path:
     ("run_squad_twomemory_distribute.sh", ["DATA", "no table.json"], {}, "no table.json: no such file"),
     ("run_squad_twomemory_distribute.sh", ["DATA", "a.ckpt"], {}, "a.ckpt: line 1, column 1: not JSON"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "many"], {}, "many is not a number of devices"),
+    ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "99999999999999999999"], {}, "is not a number of devices"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"LAUNCHER": "hand"}, "use msrun, mpirun or ranktable"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"], {"NNODES": "2"}, "MASTER_ADDR must be"),
     ("run_squad_twomemory_distribute_gpu.sh", ["DATA", "2"],
@@ -382,6 +383,8 @@ def test_rank_tables(launchers: Launchers) -> None:
     assert read_rank_table(path, 0, 1) == [(0, 0), (1, 1)]
     with pytest.raises(InputError, match="NNODES"):
         read_rank_table(path, 0, 2)
+    with pytest.raises(InputError, match="--node_rank 3: with 1 hosts it is at most 0"):
+        read_rank_table(path, 3, 1)
     launchers.write_rank_table(range(1, 3))
     with pytest.raises(InputError, match=r"ranks are \[1, 2\]"):
         read_rank_table(path, 0, 1)

@@ -2,6 +2,7 @@
 """A model folder: written, moved, opened elsewhere; and folders that must not be trusted."""
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -206,6 +207,27 @@ def test_a_moved_folder_gives_the_same_probabilities(folder, passages, tmp_path_
             assert [entry.text for entry in mine.n_best] == [entry.text for entry in theirs.n_best]
             np.testing.assert_allclose([entry.probability for entry in mine.n_best],
                                        [entry.probability for entry in theirs.n_best], rtol=0, atol=1e-6)
+
+
+def test_windows_of_a_long_passage_go_in_batches(reader, passages, monkeypatch):
+    """With the same answer as one by one."""
+    passage = " ".join(passage.text for passage in passages)
+    single = reader.ask(passage, QUESTION)
+    monkeypatch.setattr("src.inference.reader.BATCH_SIZE", 4)
+    monkeypatch.setattr(reader.runner, "run", None)
+    batched = reader.ask(passage, QUESTION)
+    assert [dataclasses.replace(entry, probability=0) for entry in batched.n_best] == [
+        dataclasses.replace(entry, probability=0) for entry in single.n_best]
+    np.testing.assert_allclose([entry.probability for entry in batched.n_best],
+                               [entry.probability for entry in single.n_best], rtol=0, atol=1e-6)
+
+
+def test_windows_without_overlap_are_told_once(exported, passages, caplog):
+    reader = Reader.from_folder(exported, doc_stride=40)
+    for passage in passages[:2]:
+        reader.prepare(passage.text, QUESTION)
+    lines = [record.getMessage() for record in caplog.records if "do not overlap" in record.getMessage()]
+    assert len(lines) == 1 and lines[0].startswith("--doc_stride 40: the windows of a passage do not overlap"), lines
 
 
 def test_places_are_in_the_passage(exported, reader, passages):

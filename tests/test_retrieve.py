@@ -343,6 +343,8 @@ def test_tagging_keeps_the_data_and_goes_on_where_it_was(tmp_path):
     tag_dataset(source, tmp_path / "again.json", TagCache(cache), lambda: again)
     assert again.seen == [" Où est Paris ?"] and (tmp_path / "again.json").read_bytes() == target.read_bytes()
     tag_dataset(source, target, TagCache(cache), pytest.fail)  # nothing is new
+    cache.write_text('5\n{}\n["a", [1]]\n["b", ["x", 2]]\n["c", 7]\n[]\n' + cache.read_text(encoding="utf-8"))
+    tag_dataset(source, target, TagCache(cache), pytest.fail)  # damaged lines count as absent
 
 
 def test_spacy_tags_names_only(folder):
@@ -537,6 +539,40 @@ def test_the_toy_wordnet(tmp_path):
     assert WordNet(tmp_path / "wordnet.zip").synsets("bank") == wordnet.synsets("bank")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("index.noun", b"bank\n"),
+        ("index.noun", b"bank n x 0 2 0 00000000\n"),
+        ("index.noun", b"bank n 1 0 1 0 99999999\n"),
+        ("index.noun", b"bank n\n"),
+        ("data.noun", b"  1 WordNet 3.0 Copyright\n"),
+        ("data.noun", b"  1 WordNet 3.0 Copyright\n00000026 05 n zz dog 0 001 @\n"),
+    ],
+)
+def test_damaged_wordnet_files_are_named(tmp_path, name, content):
+    folder = make_wordnet(tmp_path / "wordnet")
+    (folder / name).write_bytes(content)
+    wordnet = WordNet(folder)
+    with pytest.raises(InputError, match="damaged|do not belong together"):
+        for synset in wordnet.synsets("bank"):
+            wordnet.name(*synset)
+        list(wordnet.triples())
+    assert wordnet.locate("__bank_NN_" + "9" * 5000) is None
+
+
+@pytest.mark.parametrize("place", [60, -30])
+def test_a_damaged_wordnet_archive_is_named(tmp_path, place):
+    with zipfile.ZipFile(tmp_path / "wordnet.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in make_wordnet(tmp_path / "wordnet").iterdir():
+            archive.write(path, f"wordnet/{path.name}")
+    content = bytearray((tmp_path / "wordnet.zip").read_bytes())
+    content[place] ^= 0xFF
+    (tmp_path / "wordnet.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"wordnet\.zip"):
+        WordNet(tmp_path / "wordnet.zip").lemmas("feet")
+
+
 def test_words_without_concepts(tmp_path):
     retriever = SynsetRetriever(WordNet(make_wordnet(tmp_path / "wordnet")), ["__river_NN_1", "__no_such_NN_1"])
     assert retriever.retrieve(["rivers", ".", "the", "bank", "river"]) == {
@@ -609,6 +645,21 @@ def test_beliefs_are_found_again_however_many_there_are(tmp_path, monkeypatch, p
         for name, wanted in expected.items():
             assert set(beliefs.find(name)) == wanted and len(beliefs.find(name)) == len(wanted)
         assert [beliefs.find(key) for key in ("", "name", "name_", "zzz", "0")] == [()] * 5
+
+
+def test_an_export_without_beliefs_replaces_nothing(tmp_path):
+    (tmp_path / "kept.tsv").write_bytes(b"a\tb\tc\n")
+    (tmp_path / "export.csv").write_text(NELL_HEADER + belief("concept:city:x", "concept:city", "0.5"))
+    with pytest.raises(InputError, match="is this NELL's belief export"):
+        nell.build_belief_file(tmp_path / "export.csv", tmp_path / "kept.tsv")
+    assert (tmp_path / "kept.tsv").read_bytes() == b"a\tb\tc\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"a\tb", b"a\tb\n", b"a\tb\tc\td\n", b"a\t\xff\tc\n"])
+def test_a_damaged_belief_file_is_named(tmp_path, content):
+    (tmp_path / "kept.tsv").write_bytes(content)
+    with pytest.raises(InputError, match=r"kept\.tsv: cut short or damaged"):
+        nell.BeliefFile(tmp_path / "kept.tsv").find("a")
 
 
 class Beliefs:

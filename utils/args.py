@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import sys
 import types
 import typing
@@ -71,7 +72,7 @@ class OneLineParser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, f"invalid choice: {value!r} (choose from {', '.join(choices)})"
+            raise argparse.ArgumentError(action, f"invalid choice: {shown(value)} (choose from {', '.join(choices)})"
                                          + suggestion(str(value), choices))
 
 
@@ -92,6 +93,15 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 
 # --- types of flags ---------------------------------------------------------------------------------------------------
 
+MOST = 2 ** 31 - 1
+
+
+def shown(value: Any) -> str:
+    """A value for a message, which is to stay one readable line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def boolean(text: str) -> bool:
     """Read True or False in the ways people write them."""
     lowered = text.strip().lower()
@@ -99,17 +109,19 @@ def boolean(text: str) -> bool:
         return True
     if lowered in ("false", "f", "no", "n", "0"):
         return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    raise argparse.ArgumentTypeError(f"{shown(text)} is neither True nor False")
 
 
 def whole_number(text: str, least: int) -> int:
-    """Read a whole number of at least ``least``."""
+    """Read a whole number from ``least`` to 2,147,483,647, as seeds and sizes must be."""
     try:
         value = int(text)
     except ValueError:
         value = least - 1
     if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of at least {least}")
+    if value > MOST:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is more than {MOST}, the greatest number there is here")
     return value
 
 
@@ -123,14 +135,22 @@ def non_negative_int(text: str) -> int:
     return whole_number(text, 0)
 
 
-def non_negative_float(text: str) -> float:
-    """Read a finite number of at least 0."""
+def finite_float(text: str) -> float:
+    """Read a finite number."""
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0.0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no finite number")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """Read a finite number of at least 0."""
+    value = finite_float(text)
+    if value < 0.0:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no number of at least 0")
     return value
 
 
@@ -138,7 +158,7 @@ def fraction(text: str) -> float:
     """Read a number from 0 up to, but not including, 1."""
     value = non_negative_float(text)
     if value >= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not in [0, 1)")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not in [0, 1)")
     return value
 
 
@@ -178,7 +198,7 @@ def flag_type(annotation: Any) -> FlagType:
         return FlagType(choices=arguments)
     if origin is tuple:
         return dataclasses.replace(flag_type(arguments[0]), is_list=True)
-    return FlagType(boolean if annotation is bool else annotation)
+    return FlagType({bool: boolean, float: finite_float}.get(annotation, annotation))
 
 
 # --- declaring flags --------------------------------------------------------------------------------------------------
@@ -425,7 +445,8 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
 
         try:
             values = yaml.safe_load(read_text(path))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+            # PyYAML does not check what an explicit tag (!!bool, !!timestamp) is given to
             raise InputError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a list of flags; write lines such as \"epoch: 2\"")
@@ -446,8 +467,10 @@ def read_value(one: Declared, value: Any, path: Path) -> Any:
             raise argparse.ArgumentTypeError("one value is wanted")
         read = boolean(str(value)) if one.type.is_switch else one.type.read(str(value))
         if one.type.choices and read not in one.type.choices:
-            raise argparse.ArgumentTypeError(f"{read!r} is none of {', '.join(one.type.choices)}"
+            raise argparse.ArgumentTypeError(f"{shown(read)} is none of {', '.join(one.type.choices)}"
                                              f"{suggestion(str(read), one.type.choices)}")
+        if isinstance(read, (str, Path)) and not is_text(str(read).replace("\0", "\ud800")):
+            raise argparse.ArgumentTypeError("holds a character that no text or name of a file has")
     except (argparse.ArgumentTypeError, ValueError) as error:
         raise InputError(f"{path}: {one.name}: {error}") from None
     return read

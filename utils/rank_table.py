@@ -44,6 +44,8 @@ def read_rank_table(path: Path, node_rank: int, nodes: int) -> list[tuple[int, i
     if len(servers) != nodes or len({len(server) for server in servers}) != 1:
         raise InputError(f"{path}: {len(servers)} hosts with {str([len(server) for server in servers])[:100]} devices; "
                          f"NNODES says {nodes}, and all must have as many devices")
+    if node_rank >= nodes:
+        raise InputError(f"--node_rank {node_rank}: with {nodes} hosts it is at most {nodes - 1}")
     if len({device for _, device in servers[node_rank]}) != len(servers[node_rank]):
         raise InputError(f"{path}: two ranks of host {node_rank} have the same device_id")
     return sorted(servers[node_rank])

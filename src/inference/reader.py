@@ -38,7 +38,7 @@ from src.weights.build import build_for_evaluation
 from utils.device import set_up_device
 from utils.util import LOGGER, InputError, text_digest
 
-BATCH_SIZE = 16      # windows that ask_many runs at once
+BATCH_SIZE = 16      # windows that run at once
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,16 @@ class Reader:
         """Answer one question, and keep what the answer was computed from (arguments as for :meth:`prepare`)."""
         prepared = self.prepare(passage, question, passage_entities, question_entities)
         def run(off: Sequence[str] = ()) -> Prediction:
-            return self.finish(prepared, [self.runner.run(feature, off)[1] for feature in prepared.features])
+            return self.finish(prepared, self._run(prepared, off))
 
         return dataclasses.replace(run(), compared=tuple((label, run(names)) for label, names in self._off))
+
+    def _run(self, prepared: Prepared, off: Sequence[str]) -> list[WindowResult]:
+        """What the network gives for a question's windows; those of a long passage go in batches."""
+        if len(prepared.features) < BATCH_SIZE:
+            return [self.runner.run(feature, off)[1] for feature in prepared.features]
+        found = dict(self.runner.run_many(prepared.features, BATCH_SIZE, off))
+        return [found[window.unique_id] for window in prepared.example.windows]
 
     def prepare(self, passage: str, question: str, passage_entities: Sequence[Mention] | None = None,
                 question_entities: Sequence[Mention] | None = None) -> Prepared:

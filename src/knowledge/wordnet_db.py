@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ PARTS_OF_SPEECH = (NOUN, VERB, ADJECTIVE, ADVERB)      # the order of a word's s
 TAGS = {NOUN: "NN", VERB: "VB", ADJECTIVE: "JJ", ADVERB: "RB"}
 _OF_TAG = {tag: part for part, tag in TAGS.items()}
 _OF_LETTER = {"n": NOUN, "v": VERB, "a": ADJECTIVE, "s": ADJECTIVE, "r": ADVERB}
-_CONCEPT = re.compile(r"__(.+)_(NN|VB|JJ|RB)_([0-9]+)")
+_CONCEPT = re.compile(r"__(.+)_(NN|VB|JJ|RB)_([0-9]{1,4})")
 _FIX = "run scripts/get_wordnet.sh"
 _FIX_PRESENT = "move it elsewhere and run scripts/get_wordnet.sh, which never replaces what is there"
 
@@ -90,8 +91,11 @@ class WordNet:
         except (FileNotFoundError, KeyError):
             fix = _FIX_PRESENT if self.path.exists() else _FIX
             raise InputError(f"{self.path}: {name} is missing; {fix}") from None
-        except zipfile.BadZipFile:
-            raise InputError(f"{self.path}: not a zip file; {_FIX_PRESENT}") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+            raise InputError(f"{self.path}: no zip file, or a damaged one; {_FIX_PRESENT}") from None
+
+    def _damaged(self, name: str) -> InputError:
+        return InputError(f"{self.path}: {name} is damaged; {_FIX_PRESENT}")
 
     @cached_property
     def _index(self) -> dict[str, dict[str, str]]:
@@ -99,7 +103,10 @@ class WordNet:
         index: dict[str, dict[str, str]] = {}
         for part in PARTS_OF_SPEECH:
             lines = self._read(f"index.{part}").decode("latin-1").split("\n")
-            index[part] = dict(line.split(" ", 1) for line in lines if line and line[0] != " ")
+            try:
+                index[part] = dict(line.split(" ", 1) for line in lines if line and line[0] != " ")
+            except ValueError:
+                raise self._damaged(f"index.{part}") from None
         return index
 
     @cached_property
@@ -117,7 +124,10 @@ class WordNet:
         if line is None:
             return []
         fields = line.split()     # part of speech, number of synsets, ..., and as many offsets at the end
-        return [int(field) for field in fields[-int(fields[1]):]]
+        try:
+            return [int(field) for field in fields[-int(fields[1]):]]
+        except (ValueError, IndexError):
+            raise self._damaged(f"index.{part}") from None
 
     def nouns(self) -> list[str]:
         """Every noun, in alphabetical order."""
@@ -149,7 +159,10 @@ class WordNet:
         if key not in self._names:
             data = self._data[part]
             # offset, file, type, number of words, first word (adjectives may have a marker in brackets)
-            lemma = data[offset:offset + 200].split(b" ", 5)[4].decode("latin-1").partition("(")[0].lower()
+            try:
+                lemma = data[offset:offset + 200].split(b" ", 5)[4].decode("latin-1").partition("(")[0].lower()
+            except IndexError:
+                raise self._damaged(f"data.{part}") from None
             senses = self.offsets(lemma, part)
             if offset not in senses:
                 raise InputError(f"{self.path}: data.{part} and index.{part} do not belong together; {_FIX_PRESENT}")
@@ -171,7 +184,7 @@ class WordNet:
             return ""
         part, offset = located
         data = self._data[part]
-        line = data[offset:data.index(b"\n", offset)].decode("latin-1")
+        line = data[offset:data.find(b"\n", offset)].decode("latin-1")
         return line.partition(" | ")[2].partition('; "')[0].strip()
 
     def triples(self) -> Iterator[tuple[str, str, str]]:
@@ -180,10 +193,17 @@ class WordNet:
             for line in self._data[part].decode("latin-1").split("\n"):
                 if not line or line[0] == " ":
                     continue
-                fields = line.split(" | ")[0].split()
-                head = self.name(part, int(fields[0]))
-                start = 4 + 2 * int(fields[3], 16)      # after the words: the number of pointers
-                for at in range(start + 1, start + 1 + 4 * int(fields[start]), 4):
-                    symbol, offset, letter = fields[at:at + 3]
-                    if symbol in _RELATIONS:
-                        yield head, _RELATIONS[symbol], self.name(_OF_LETTER[letter], int(offset))
+                try:
+                    yield from self._relations_in(part, line.split(" | ")[0].split())
+                except InputError:
+                    raise
+                except (ValueError, LookupError):
+                    raise self._damaged(f"data.{part}") from None
+
+    def _relations_in(self, part: str, fields: list[str]) -> list[tuple[str, str, str]]:
+        """The relations of one line of data."""
+        head = self.name(part, int(fields[0]))
+        start = 4 + 2 * int(fields[3], 16)      # after the words: the number of pointers
+        pointers = (fields[place:place + 3] for place in range(start + 1, start + 1 + 4 * int(fields[start]), 4))
+        return [(head, _RELATIONS[symbol], self.name(_OF_LETTER[letter], int(offset)))
+                for symbol, offset, letter in pointers if symbol in _RELATIONS]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.util import LOGGER, atomic_path, write_text
 
+PLOTTED = ("step", "loss", "learning_rate")
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -75,15 +76,18 @@ class TrainingLog:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a last line that was cut short is left out."""
+    """The lines of a metrics.jsonl up to the first that is broken, as by a kill."""
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), (int, float)) for key in PLOTTED):
+            break
+        records.append(record)
     return records
 
 
