@@ -60,7 +60,7 @@ def check_tables(settings: TrainingSettings) -> None:
         InputError: some are not.
     """
     for base in settings.wanted_bases():
-        need(settings.vectors(base), f"data_url {settings.data.data_url}",
+        need(settings.vectors(base, settings.task), f"data_url {settings.data.data_url}",
              f"put the concept vectors of {base.label} there or train them with train_kb_embedding.py")
 
 

@@ -40,7 +40,7 @@ def read_fields(cls: type[T], values: Any, source: Path | str) -> T:
     """Build a flat dataclass from the values of a JSON object; unknown keys are ignored.
 
     Args:
-        cls: a dataclass whose fields are texts, numbers of at least 0 or whole numbers of at least 1.
+        cls: a dataclass whose fields are texts, true or false, numbers of at least 0 or whole numbers of at least 1.
         values: the parsed JSON.
         source: the file, and the location in it, for error messages.
 
@@ -58,6 +58,8 @@ def read_fields(cls: type[T], values: Any, source: Path | str) -> T:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if item.type == "str" and not isinstance(value, str):
             raise InputError(f"{source}: {item.name} must be a string")
+        if item.type == "bool" and not isinstance(value, bool):
+            raise InputError(f"{source}: {item.name} must be true or false")
         if item.type == "int" and not (number and isinstance(value, int) and 1 <= value <= MAX_SIZE):
             raise InputError(f"{source}: {item.name} must be a positive whole number of at most {MAX_SIZE}")
         if item.type == "float" and not (number and 0 <= value <= MAX_SIZE):
@@ -128,15 +130,18 @@ class BertConfig:
 class KnowledgeBase:
     """One knowledge base: where its files are in the data folder, and its name in the network.
 
-    ``retrieved`` may hold ``{dataset}`` (squad, record) and ``{split}`` (train, dev).
+    ``retrieved`` may hold ``{dataset}`` (squad, record) and ``{split}`` (train, dev), ``pruned`` the former.
     """
 
     name: str            # prefix of the feature's column and of the network's parameters
     label: str           # for people
     vectors: str         # file of concept vectors: name and numbers, one concept per line
     retrieved: str       # file of what retrieval found: word -> concepts or entity -> concepts
-    key: str             # "word": concepts by lower-cased word; "entity": concepts by entity mention
+    key: str             # "word": concepts by lower-cased word; "phrase": by the longest sequence of words that the
+                         # map has; "entity": by entity mention
     max_concepts: int    # K: most concepts of one word piece
+    lemmas: bool = False # "phrase" only: words are also compared by their base forms (WordNet)
+    pruned: str = ""     # file of the vectors that the network gets, those that retrieval found; "": all of ``vectors``
 
     @property
     def column(self) -> str:
@@ -354,8 +359,12 @@ class DataFolder:
         return self.root / kb.retrieved.format(dataset=task.name, split=split)
 
     def vectors(self, kb: KnowledgeBase) -> Path:
-        """Concept vectors of ``kb``."""
+        """Concept vectors of ``kb``, of all that it has."""
         return self.root / kb.vectors
+
+    def table(self, kb: KnowledgeBase, task: TaskConfig) -> Path:
+        """The concept vectors that a network gets: all of ``kb``, or of a pruned base those that retrieval found."""
+        return self.root / kb.pruned.format(dataset=task.name) if kb.pruned else self.vectors(kb)
 
     def mindrecord(self, task: TaskConfig, split: str) -> Path:
         """Converted features."""
@@ -366,6 +375,7 @@ class DataFolder:
         return self.root / "cased_L-24_H-1024_A-16"
 
 
+KEYS = ("word", "phrase", "entity")
 PLACEHOLDER = re.compile(r"\{(dataset|split)\}")     # in KnowledgeBase.retrieved
 
 
@@ -378,20 +388,30 @@ def load_knowledge_bases(path: Path | str) -> tuple[KnowledgeBase, ...]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f"{path}: not a list of knowledge bases; write [{{\"name\": ..., \"vectors\": ...}}]")
-    names = [item.name for item in dataclasses.fields(KnowledgeBase)]
+    fields = dataclasses.fields(KnowledgeBase)
+    needed = [item.name for item in fields if item.default is dataclasses.MISSING]
+    optional = [item.name for item in fields if item.name not in needed]
     bases: list[KnowledgeBase] = []
     for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or sorted(entry) != sorted(names):
-            raise InputError(f"{path}: entry {number} must have exactly these fields: {', '.join(names)}")
+        if not isinstance(entry, dict) or not set(needed) <= set(entry) <= {*needed, *optional}:
+            raise InputError(f"{path}: entry {number} must have exactly these fields: {', '.join(needed)}; it may have "
+                             f"{' and '.join(optional)}")
         base = read_fields(KnowledgeBase, entry, f"{path}: entry {number}")
-        if base.key not in ("word", "entity"):
-            raise InputError(f"{path}: entry {number}: key is {base.key[:40]!r}; use \"word\" or \"entity\"")
+        if base.key not in KEYS:
+            raise InputError(f"{path}: entry {number}: key is {base.key[:40]!r}; use "
+                             + " or ".join(f'"{key}"' for key in KEYS))
+        if base.lemmas and base.key != "phrase":
+            raise InputError(f"{path}: entry {number}: lemmas are for the key \"phrase\" alone; remove them")
         if not base.name.isidentifier():
             raise InputError(f"{path}: entry {number}: name {base.name[:40]!r} must be letters, digits and underscores")
         if re.search("[{}]", PLACEHOLDER.sub("", base.retrieved)):
             raise InputError(f"{path}: entry {number}: retrieved is {base.retrieved[:80]!r}; only {{dataset}} and "
                              "{split} may appear in braces")
-        if "\0" in base.vectors + base.retrieved:
+        if re.search("[{}]", base.pruned.replace("{dataset}", "")) or base.pruned and base.name in ("wn", "nell"):
+            raise InputError(f"{path}: entry {number}: pruned is {base.pruned[:80]!r}; " + (
+                "the tables of WordNet and NELL are never pruned" if base.name in ("wn", "nell") else
+                "only {dataset} may appear in braces"))
+        if "\0" in base.vectors + base.retrieved + base.pruned:
             raise InputError(f"{path}: entry {number}: a path contains a null character")
         bases.append(base)
     if len({base.name for base in bases}) < len(bases):

@@ -44,13 +44,17 @@ class Conversion:
         return (f"make it with: python retrieve.py --data_url {self.data.root} "
                 f"--step {STEPS.get(base.name, 'own --kb_config FILE')} --dataset {self.task.name}")
 
+    def vectors_fix(self, base: KnowledgeBase) -> str:
+        """What to do when the concept vectors of ``base`` are missing."""
+        return self.retrieval_fix(base) if base.pruned else f"put the concept vectors of {base.label} there"
+
     def input_files(self) -> dict[str, tuple[Path, str]]:
         """Every file that shapes the features, by its role, with what to do when it is missing."""
         files = {"examples": (self.json_path, "put the data set there (the README lists the downloads) or choose "
                                                "with --dataset and --split"),
                  "vocabulary": (self.vocab_path, "give the encoder's vocab.txt with --vocab_path")}
         for base in self.bases:
-            files[f"{base.name} vectors"] = (self.data.vectors(base), f"put the concept vectors of {base.label} there")
+            files[f"{base.name} vectors"] = (self.data.table(base, self.task), self.vectors_fix(base))
             files[f"{base.name} retrieved"] = (self.retrieved_path(base), self.retrieval_fix(base))
         return files
 

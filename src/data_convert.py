@@ -197,6 +197,9 @@ def report(conversion: Conversion, summary: Summary) -> None:
             LOGGER.warning("%s: %d words have more than %d concepts of %s: %d concepts are ignored (--kb_config with a "
                            "greater max_concepts keeps them)", conversion.target, cut["words"], base.max_concepts,
                            base.label, cut["concepts"])
+        if cut["unknown"]:
+            LOGGER.warning("%s: %d concepts of %s that were found are not in %s and are ignored", conversion.target,
+                           cut["unknown"], base.label, conversion.data.table(base, conversion.task))
     warn_without_overlap(tally, conversion.windows)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from src.conversion import Conversion
 from src.knowledge.concepts import concept_digest, concept_ids
 from src.knowledge.formats import read_mapping
-from src.knowledge.lookup import EntityLookup, WordLookup
+from src.knowledge.lookup import MAPPING_LOOKUPS, EntityLookup
 from src.knowledge.records import RecordFinder
 from src.reader.batching_twomemory import FeatureBuilder, Lookup, Tally
 from src.reader.examples import EvaluationExample, Example
@@ -128,11 +128,11 @@ def make_lookups(conversion: Conversion) -> tuple[list[Lookup], tuple[ConceptLis
     lookups: list[Lookup] = []
     concepts = []
     for base in conversion.bases:
-        vectors, path = conversion.data.vectors(base), conversion.retrieved_path(base)
+        vectors, path = conversion.data.table(base, conversion.task), conversion.retrieved_path(base)
         ids = concept_ids(vectors)
         concepts.append(ConceptList(len(ids), concept_digest(ids)))
-        lookups.append(WordLookup(base, read_mapping(path), ids, path, vectors) if base.key == "word"
-                       else EntityLookup(base, ids, path, vectors))
+        lookups.append(EntityLookup(base, ids, path, vectors) if base.key == "entity"
+                       else MAPPING_LOOKUPS[base.key](base, read_mapping(path), ids, path, vectors))
     return lookups, tuple(concepts)
 
 

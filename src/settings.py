@@ -298,10 +298,10 @@ class NetworkRunSettings(Settings):
         unused = unused_bases(self.network.use_wordnet, self.network.use_nell)
         return tuple(base for base in self.data.bases() if base.name not in unused)
 
-    def vectors(self, base: KnowledgeBase) -> Path:
-        """The concept vectors of a knowledge base."""
+    def vectors(self, base: KnowledgeBase, task: TaskConfig) -> Path:
+        """The concept vectors of a knowledge base for the network."""
         given = {"wn": self.network.wn_concept_embedding_path, "nell": self.network.nell_concept_embedding_path}
-        return given.get(base.name) or self.data.folder.vectors(base)
+        return given.get(base.name) or self.data.folder.table(base, task)
 
 
 def unused_bases(use_wordnet: bool, use_nell: bool) -> frozenset[str]:

@@ -11,10 +11,12 @@ import pytest
 
 ms = pytest.importorskip("mindspore")
 import data_convert  # noqa: E402
+import export  # noqa: E402
 import retrieve  # noqa: E402
 import run_KTNET_squad  # noqa: E402
 import run_KTNET_squad_eval  # noqa: E402
 from src.config import SQUAD, DataFolder, load_knowledge_bases  # noqa: E402
+from src.knowledge.concepts import read_concept_names, write_concept_vectors  # noqa: E402
 from src.knowledge.own import map_path  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
@@ -25,7 +27,10 @@ from testing.small_raw import make_inputs, own_bases, tagged_passages  # noqa: E
 from tests.test_convert import lists, read_dense  # noqa: E402
 from utils.util import InputError, read_json  # noqa: E402
 
-OWN = ("water", "places")        # by word, by entity
+OWN = ("water", "places", "terms")        # by word, by entity, by phrase with a pruned table
+TERMS = {"name": "terms", "label": "terms", "key": "phrase", "max_concepts": 2, "lemmas": True,
+         "vectors": "KB_embeddings/terms_concept2vec.txt", "retrieved": "retrieve_terms/{dataset}.data",
+         "pruned": "retrieve_terms/{dataset}_concept2vec.txt"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,10 @@ def trained(tmp_path_factory) -> Trained:
     (data.bert() / "bert_config.json").write_text(json.dumps(dataclasses.asdict(small_training.ENCODER)))
     write_checkpoint(data.bert() / "roberta.ckpt", small_training.random_encoder(small_training.ENCODER))
     made = Trained(data, root / "kb.json", root / "output")
-    made.config.write_text(json.dumps(own_bases(data)))
+    write_concept_vectors(data.root / TERMS["vectors"], ["body", "official", "shore", "weather"], np.ones((4, 2)))
+    (data.root / "KB_embeddings/terms_map.json").write_text(json.dumps({
+        "river's bank": ["shore"], "mayor of Lima": ["official"], "storm": ["weather"], "moon": ["body"]}))
+    made.config.write_text(json.dumps([*own_bases(data), TERMS]))
     squad = [*made.flags, "--dataset", "squad"]
     for step in ("tokens", "wordnet", "own"):
         retrieve.main([*squad, "--step", step])
@@ -78,12 +86,16 @@ def test_the_features_hold_the_maps_concepts(trained):
                 if concepts:
                     found[name][small_data.VOCABULARY[piece]] = concepts
     # water: wet 1, flowing 2, dry 3, and no word has more than one. places: town 1; the mayor of Lima is not in the map
-    assert found == {"water": {"river": (2,), "lies": (3,)}, "places": {"Lima": (1,)}}
+    # terms: official 1, shore 2 of what is left of the table; storm and moon are nowhere
+    assert found == {"water": {"river": (2,), "lies": (3,)}, "places": {"Lima": (1,)},
+                     "terms": {**dict.fromkeys(("mayor", "of", "Lima"), (1,)),
+                               **dict.fromkeys(("river", "'", "s", "banks"), (2,))}}
+    assert read_concept_names(trained.data.table(bases[-1], SQUAD)) == ["official", "shore"]
 
 
 def test_the_memories_are_trained_and_their_vectors_are_not(trained):
     weights = {name: value.asnumpy() for name, value in ms.load_checkpoint(str(trained.checkpoint)).items()}
-    for name, shape in (("water", (3, 2)), ("places", (2, 2))):
+    for name, shape in (("water", (3, 2)), ("places", (2, 2)), ("terms", (2, 2))):
         table = np.zeros((16, 16), np.float32)
         table[1:shape[0] + 1, :shape[1]] = 1           # own_bases' vectors
         np.testing.assert_array_equal(weights[f"embedding_{name}.embedding_table"], table)
@@ -132,3 +144,22 @@ def test_features_without_the_third_base_are_refused(trained, tmp_path):
     settings = PredictionSettings.parse([*flags, "--ner", "none"])
     with pytest.raises(InputError, match="--kb_config.*reads the knowledge base water"):
         Reader(settings)
+
+
+def test_concepts_that_the_network_lacks_are_ignored_and_counted(trained, tmp_path, capsys):
+    """From a checkpoint and from its model folder: "storm" names a concept that no text of the data set named."""
+    from src.inference import Reader
+
+    export.main(["--file_format", "FOLDER", "--export_path", str(tmp_path / "model"), "--device_target", "CPU",
+                 "--load_checkpoint_path", str(trained.checkpoint), *trained.flags])
+    assert (tmp_path / "model" / "concepts" / "terms.txt").read_text() == "official\nshore\n"
+    passage, question = "The storm lies by the river's banks .", "Where is the mayor of Lima ?"
+    logits = []
+    for source in (["--load_checkpoint_path", str(trained.checkpoint), *trained.flags],
+                   ["--model", str(tmp_path / "model")]):
+        reader = Reader(PredictionSettings.parse([*source, "--ner", "none"]))
+        capsys.readouterr()
+        logits.append(reader.predict(passage, question).results[0].start_logits)
+        said = capsys.readouterr().err
+        assert "terms: 1 concepts named by this passage and question are not in the network" in said
+    np.testing.assert_array_equal(*logits)

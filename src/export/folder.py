@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from src.config import NELL, WORDNET, DataFolder, KnowledgeBase, KTNetConfig
+from src.config import NELL, SQUAD, TASKS, WORDNET, DataFolder, KnowledgeBase, KTNetConfig
 from src.knowledge.concepts import concept_digest, read_concept_names
 from src.knowledge.own import map_path
 from src.knowledge.wordnet_db import find_wordnet
@@ -107,9 +107,11 @@ def find_ingredients(settings: ExportSettings, checkpoint: Checkpoint) -> Ingred
         vocabulary = Path(own)
     defaults = FeatureSettings()
     options = {name: trained.get(name, getattr(defaults, name)) for name in AS_CONVERTED if name != "max_seq_len"}
+    task = TASKS.get(checkpoint.config.dataset, SQUAD)
+    vectors = {base.name: data.table(base, task) for base in bases}
     wordnet = (settings.folder.wordnet_path or find_wordnet(data.root)) if needs_wordnet(bases) else None
-    return Ingredients(checkpoint, options, bases, {base.name: data.vectors(base) for base in bases}, vocabulary, data,
-                       wordnet, settings.folder.evaluation)
+    return Ingredients(checkpoint, options, bases, vectors, vocabulary, data, wordnet,
+                       settings.folder.evaluation)
 
 
 def write_model_folder(parts: Ingredients, target: Path) -> Path:
@@ -167,7 +169,9 @@ def checked_config(parts: Ingredients, names: Mapping[str, Sequence[str]]) -> KT
 
 def write_contents(folder: Path, parts: Ingredients, config: KTNetConfig, names: Mapping[str, Sequence[str]]) -> None:
     """Write everything but the card and the digests."""
-    bases = [dataclasses.replace(base, vectors=f"{CONCEPTS}/{base.name}.txt", retrieved="") for base in parts.bases]
+    places = {base.name: f"{CONCEPTS}/{base.name}.txt" for base in parts.bases}
+    bases = [dataclasses.replace(base, vectors=places[base.name], retrieved="",
+                                 pruned=base.pruned and places[base.name]) for base in parts.bases]
     write_json(folder / CONFIG, {"format": FORMAT, "network": config.to_dict(), "options": dict(parts.options),
                                  "knowledge": [dataclasses.asdict(base) for base in bases]})
     values = parts.checkpoint.values
@@ -194,8 +198,8 @@ def write_contents(folder: Path, parts: Ingredients, config: KTNetConfig, names:
 
 
 def needs_wordnet(bases: Sequence[KnowledgeBase]) -> bool:
-    """Whether concepts for new text are found with WordNet: its own, and NELL's by the lemmas of names."""
-    return any(base.name in (WORDNET.name, NELL.name) for base in bases)
+    """Whether concepts for new text are found with WordNet: its own, NELL's by the lemmas of names, or phrases'."""
+    return any(base.name in (WORDNET.name, NELL.name) or base.lemmas for base in bases)
 
 
 def read_figures(evaluation: Path | None) -> dict[str, float]:

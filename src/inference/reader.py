@@ -237,6 +237,9 @@ class Reader:
         example = Example(identity, question, passage, answers=(),
                           entities=tuple(passage_entities) if self._entities_matter else ())
         features, entry = self._builder.build(example, records)
+        for base, count in self.knowledge.unknown_concepts():
+            LOGGER.info("%s: %d concepts named by this passage and question are not in the network, whose table is "
+                        "pruned, and are ignored", base.label, count)
         if self._builder.tally.without_overlap and not self._warned:
             self._warned = True
             warn_without_overlap(self._builder.tally, self._windows)

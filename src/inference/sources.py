@@ -49,7 +49,7 @@ def knowledge_files(settings: PredictionSettings) -> tuple[DataFolder, tuple[Kno
         folder = DataFolder(model.path)
         return folder, model.bases, {base.name: folder.vectors(base) for base in model.bases}
     bases = checkpoint_bases(settings)
-    return settings.data.folder, bases, {base.name: settings.vectors(base) for base in bases}
+    return settings.data.folder, bases, {base.name: settings.vectors(base, settings.question.task) for base in bases}
 
 
 def checkpoint_bases(settings: PredictionSettings) -> tuple[KnowledgeBase, ...]:

@@ -13,7 +13,7 @@ import hashlib
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -191,6 +191,29 @@ def write_concept_vectors(path: Path | str, names: Sequence[str], vectors: np.nd
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as target:
         for name, vector in zip(names, vectors, strict=True):
             target.write(name + "".join(f" {value:.6g}" for value in vector.tolist()) + "\n")
+
+
+def prune_vectors(source: Path | str, wanted: Collection[str], target: Path | str) -> tuple[int, int]:
+    """Copy the lines of some concepts of a vectors file, in its order, atomically and line by line.
+
+    Where no concept is wanted the first line is copied: a table has at least one row.
+
+    Returns:
+        The number of concepts in the new file and in the old one.
+    """
+    kept = whole = 0
+    first: _Line | None = None
+    with atomic_path(target) as temporary, open(temporary, "wb") as written:
+        for line in _read_lines(source):
+            whole += 1
+            first = first or line
+            if line.name.decode("utf-8", "replace") in wanted:
+                kept += 1
+                written.write(line.name + b" " + line.numbers + b"\n")
+        if first is not None and not kept:
+            kept = 1
+            written.write(first.name + b" " + first.numbers + b"\n")
+    return kept, whole
 
 
 def round_up(number: int, multiple: int) -> int:

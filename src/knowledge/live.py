@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from src.config import NELL, WORDNET, DataFolder, KnowledgeBase
 from src.knowledge.concepts import concept_ids
 from src.knowledge.entities import CoreNLPTagger, SpacyTagger, Tagger
 from src.knowledge.entity_retrieval import Finder, retrieve
-from src.knowledge.lookup import EntityLookup, WordLookup
+from src.knowledge.lookup import MAPPING_LOOKUPS, EntityLookup
 from src.knowledge.nell import BeliefFile, NellFinder
 from src.knowledge.own import ConceptMap, map_path
 from src.knowledge.tokens import tokenize_passage, uncased_tokens
@@ -24,11 +24,11 @@ from src.reader.storage import PieceConcepts
 from src.reader.tokenization import Analysis
 from utils.util import LOGGER, InputError
 
-Retrieve = Callable[[dict[str, None]], Mapping[str, Sequence[str]]]    # words -> concepts of those that have some
+Retrieve = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]    # words or phrases of a text -> their concepts
 
 
 class LiveWordLookup:
-    """Concepts by word, retrieved when a text is looked at."""
+    """Concepts by word or phrase, retrieved when a text is looked at."""
 
     per_question = False
 
@@ -39,8 +39,11 @@ class LiveWordLookup:
 
     def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None = None) -> PieceConcepts:
         """Concepts of the pieces of ``text``, as from a file of retrieved words."""
-        words = dict.fromkeys(word for token in text.tokens for word in uncased_tokens(token))
-        lookup = WordLookup(self._base, self._retrieve(words), self._ids, self._vectors, self._vectors)
+        words = [word for token in text.tokens for word in uncased_tokens(token)]
+        if self._base.key == "word":
+            words = list(dict.fromkeys(words))
+        lookup = MAPPING_LOOKUPS[self._base.key](self._base, self._retrieve(words), self._ids, self._vectors,
+                                                 self._vectors)
         found = lookup.find(text, side)
         self.cut.update(lookup.cut)
         return found
@@ -85,15 +88,12 @@ class LiveKnowledge:
         self._finders: list[Finder | None] = []
         for base in bases:
             path, names = self._vectors[base.name], self.names[base.name]
-            if base.key == "word":
-                words = (SynsetRetriever(self._open_wordnet(), names) if base.name == WORDNET.name
-                         else ConceptMap(map_path(folder, base), names))
-                self.lookups.append(LiveWordLookup(base, words.retrieve, ids[base.name], path))
-                self._finders.append(None)
-            else:
+            if base.key == "entity":
                 self.lookups.append(EntityLookup(base, ids[base.name], path, path))
-                self._finders.append(self._nell(names) if base.name == NELL.name
-                                     else ConceptMap(map_path(folder, base), names))
+                self._finders.append(self._nell(names) if base.name == NELL.name else self._own(base))
+            else:
+                self.lookups.append(LiveWordLookup(base, self._retrieve_words(base), ids[base.name], path))
+                self._finders.append(None)
         needed = names_matter or any(finder and not isinstance(finder, NoKnowledge) for finder in self._finders)
         self._tagger = _find_tagger(ner, corenlp_url) if needed else None
 
@@ -102,12 +102,29 @@ class LiveKnowledge:
             self._wordnet = WordNet(self._wordnet_path or find_wordnet(self._folder.root))
         return self._wordnet
 
+    def _own(self, base: KnowledgeBase) -> ConceptMap:
+        return ConceptMap(map_path(self._folder, base), None if base.pruned else self.names[base.name],
+                          self._open_wordnet().base_form if base.lemmas else None)
+
+    def _retrieve_words(self, base: KnowledgeBase) -> Retrieve:
+        """What gives the concepts of a text's words or phrases."""
+        if base.name == WORDNET.name:
+            return SynsetRetriever(self._open_wordnet(), self.names[base.name]).retrieve
+        own = self._own(base)
+        return own.retrieve if base.key == "word" else own.retrieve_phrases
+
     def _nell(self, names: Sequence[str]) -> Finder:
         beliefs = self._folder.root / "retrieve_nell" / "promoted_beliefs.tsv"
         if not beliefs.is_file():
             LOGGER.warning("%s: not there, so no word gets NELL concepts; retrieve.py --step nell makes it", beliefs)
             return NoKnowledge()
         return NellFinder(BeliefFile(beliefs), names, self._open_wordnet())
+
+    def unknown_concepts(self) -> Iterator[tuple[KnowledgeBase, int]]:
+        """How many concepts the texts since the last call named that a pruned table lacks, for bases with any."""
+        for base, lookup in zip(self.bases, self.lookups, strict=True):
+            if count := lookup.cut.pop("unknown", 0):
+                yield base, count
 
     def gloss(self, name: str) -> str:
         """What a concept means, if it is a synset and WordNet is open anyway; else ""."""

@@ -12,6 +12,8 @@ import numpy as np
 
 from src.config import KnowledgeBase
 from src.knowledge.formats import retrieved_item_problem
+from src.knowledge.phrases import PhraseFinder
+from src.knowledge.tokens import uncased_tokens
 from src.reader.storage import PieceConcepts
 from src.reader.tokenization import CACHED_WORDS, Analysis, basic_tokens, strip_accents
 from utils.util import InputError
@@ -48,13 +50,14 @@ class WordLookup:
         self._concepts: dict[str, np.ndarray] = {}
         self._beyond: dict[str, int] = {}          # word -> concepts beyond ``max_concepts``
         for word, names in mapping.items():
+            known = known_names(names, ids, bool(base.pruned), self.cut)
             try:
-                concepts = [ids[name] for name in names[:base.max_concepts]]
+                concepts = [ids[name] for name in known[:base.max_concepts]]
             except KeyError as error:
                 raise unknown_concept(error.args[0], f"{path}: word {word!r}", vectors) from None
             self._concepts[word] = np.array(concepts, np.int32)
-            if len(names) > base.max_concepts:
-                self._beyond[word] = len(names) - base.max_concepts
+            if len(known) > base.max_concepts:
+                self._beyond[word] = len(known) - base.max_concepts
         self._by_token: dict[str, np.ndarray] = {}
 
     def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None = None) -> PieceConcepts:
@@ -93,6 +96,7 @@ class EntityLookup:
         """Remember where names have their ids; ``path`` and ``vectors`` are for errors."""
         self.cut: Counter[str] = Counter()
         self._width, self._ids, self._path, self._vectors = base.max_concepts, ids, path, vectors
+        self._pruned = bool(base.pruned)
         self._tokens: Sequence[str] = ()           # of the text that was looked at last: often the same passage
         self._places: Sequence[int] = ()
 
@@ -105,24 +109,11 @@ class EntityLookup:
             InputError: an entity lies outside the text, a concept has no vector, or the record has another shape.
         """
         assert record is not None
-        counts = np.zeros(len(text.pieces), np.int32)
         try:
             by_token = self._by_token(text, side, record[f"{side}_entities"])
         except (KeyError, TypeError, _OutsideError) as error:
             raise self._explain(error, text, side, record) from None
-        if not by_token:
-            return PieceConcepts(counts, NO_CONCEPTS)
-        found: list[int] = []
-        pieces = text.piece_to_token
-        stop = 0
-        for token in sorted(by_token):
-            first = bisect_left(pieces, token, stop)
-            stop = bisect_right(pieces, token, first)
-            concepts = list(by_token[token])[:self._width]
-            _count_cut(self.cut, len(by_token[token]) - self._width)
-            counts[first:stop] = len(concepts)
-            found += concepts * (stop - first)
-        return PieceConcepts(counts, np.array(found, np.int32))
+        return spread(by_token, text, self._width, self.cut)
 
     def _by_token(self, text: Analysis, side: str, entities: Sequence[Mapping[str, Any]]) -> dict[int, dict[int, None]]:
         """Token -> its concepts, as keys."""
@@ -134,7 +125,7 @@ class EntityLookup:
                 raise _OutsideError
             names = entity["retrieved_concepts"]
             if names:
-                concepts = [self._ids[name] for name in names]
+                concepts = [self._ids[name] for name in known_names(names, self._ids, self._pruned, self.cut)]
                 for place in range(first, last + 1):
                     by_token.setdefault(places[place], {}).update(dict.fromkeys(concepts))
         return by_token
@@ -158,6 +149,62 @@ class EntityLookup:
         return unknown_concept(str(error.args[0]), place, self._vectors)
 
 
+class PhraseLookup:
+    """Concepts by phrase: every word piece of the longest match has those of the phrase."""
+
+    per_question = False
+
+    def __init__(self, base: KnowledgeBase, mapping: Mapping[str, Sequence[str]], ids: Mapping[str, int],
+                 path: Path, vectors: Path) -> None:
+        """Translate the mapping from phrases (uncased words joined by blanks); as :class:`WordLookup`."""
+        self.cut: Counter[str] = Counter()
+        self._width = base.max_concepts
+        self._finder = PhraseFinder(mapping)
+        self._concepts: dict[str, list[int]] = {}
+        for phrase, names in mapping.items():
+            known = known_names(names, ids, bool(base.pruned), self.cut)
+            try:
+                self._concepts[phrase] = [ids[name] for name in known]
+            except KeyError as error:
+                raise unknown_concept(error.args[0], f"{path}: phrase {phrase!r}", vectors) from None
+
+    def find(self, text: Analysis, side: str, record: Mapping[str, Any] | None = None) -> PieceConcepts:
+        """Concepts of the pieces of ``text``, in the mapping's order."""
+        places = uncased_places(text.tokens)
+        words = [word for token in text.tokens for word in uncased_tokens(token)]
+        by_token: dict[int, dict[int, None]] = {}
+        for match in self._finder.find(words):
+            for place in range(match.start, match.stop):
+                by_token.setdefault(places[place], {}).update(dict.fromkeys(self._concepts[match.phrase]))
+        return spread(by_token, text, self._width, self.cut)
+
+
+def known_names(names: Sequence[str], ids: Mapping[str, int], pruned: bool, cut: Counter[str]) -> Sequence[str]:
+    """The concepts without those that a pruned table lacks, which are counted in ``cut["unknown"]``."""
+    if not pruned:
+        return names
+    known = [name for name in names if name in ids]
+    if len(known) < len(names):
+        cut["unknown"] += len(names) - len(known)
+    return known
+
+
+def spread(by_token: Mapping[int, Mapping[int, None]], text: Analysis, width: int, cut: Counter[str]) -> PieceConcepts:
+    """From the concepts of a text's tokens, as keys, to those of its pieces; at most ``width`` of each."""
+    counts = np.zeros(len(text.pieces), np.int32)
+    found: list[int] = []
+    pieces = text.piece_to_token
+    stop = 0
+    for token in sorted(by_token):
+        first = bisect_left(pieces, token, stop)
+        stop = bisect_right(pieces, token, first)
+        concepts = list(by_token[token])[:width]
+        _count_cut(cut, len(by_token[token]) - width)
+        counts[first:stop] = len(concepts)
+        found += concepts * (stop - first)
+    return PieceConcepts(counts, np.array(found, np.int32) if found else NO_CONCEPTS)
+
+
 class _OutsideError(ValueError):
     """An entity lies outside its text."""
 
@@ -173,3 +220,6 @@ def uncased_places(tokens: Sequence[str]) -> Sequence[int]:
     for number, token in enumerate(tokens):
         places += [number] * (1 if token.isascii() else len(basic_tokens(token, lower_case=True)))
     return places
+
+
+MAPPING_LOOKUPS: Mapping[str, type[WordLookup | PhraseLookup]] = {"word": WordLookup, "phrase": PhraseLookup}

@@ -2,19 +2,20 @@
 """The steps of retrieval: entities, tokens, WordNet, NELL and your own knowledge bases."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from src.config import CORENLP_URL, NELL, SPLITS, WORDNET, DataFolder, KnowledgeBase, TaskConfig
-from src.knowledge.concepts import read_concept_names
+from src.knowledge.concepts import prune_vectors, read_concept_names
 from src.knowledge.entities import CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
 from src.knowledge.entity_retrieval import Finder, retrieve
-from src.knowledge.formats import Format, write_mapping, write_records
+from src.knowledge.formats import Format, read_mapping, read_records, write_mapping, write_records
 from src.knowledge.nell import BeliefFile, NellFinder, build_belief_file
 from src.knowledge.own import ConceptMap, check_paths, map_path
 from src.knowledge.tokens import query_words, token_items, tokenize_passage, uncased_tokens
@@ -156,7 +157,7 @@ class Retrieval:
         words: dict[str, None] = {}
         for split in splits:
             for passage in self._passages(task, split, what, with_entities=False):
-                words.update(dict.fromkeys(_uncased_words(passage)))
+                words.update(dict.fromkeys(chain.from_iterable(_uncased_texts(passage))))
         return words
 
     # --- NELL ------------------------------------------------------------------------------------------------------
@@ -195,25 +196,52 @@ class Retrieval:
     def _own(self, task: TaskConfig, splits: list[str]) -> Iterator[Job]:
         check_paths(self.options.own)
         for base in self.options.own:
-            sources = [map_path(self.folder, base), self.folder.vectors(base)]
-            if base.key == "word":
-                target = self.folder.retrieved(base, task, SPLITS[0])
-                texts = [self.folder.dataset_json(task, split) for split in splits]
-                yield Job(target, [*texts, *sources], partial(self._write_own_words, base, task, splits, target))
-                continue
-            for split in splits:
-                target = self.folder.retrieved(base, task, split)
-                yield Job(target, [*self._text_files(task, split), *sources],
-                          partial(self._write_own_entities, base, task, split, target))
+            vectors = self.folder.vectors(base)
+            sources = [map_path(self.folder, base), vectors, *([self._wordnet_files] if base.lemmas else [])]
+            if base.key == "entity":
+                targets = [self.folder.retrieved(base, task, split) for split in splits]
+                for split, target in zip(splits, targets, strict=True):
+                    yield Job(target, [*self._text_files(task, split), *sources],
+                              partial(self._write_own_entities, base, task, split, target))
+            else:
+                target = self.folder.retrieved(base, task, SPLITS[0])      # one file for both splits
+                targets, texts = [target], [self.folder.dataset_json(task, split) for split in splits]
+                yield Job(target, [*texts, *sources], partial(self._write_own_words, base, task, splits, target),
+                          {"key": base.key, "lemmas": base.lemmas} if base.key == "phrase" else {})
+            if base.pruned:
+                table = self.folder.table(base, task)
+                yield Job(table, [*targets, vectors], partial(self._write_pruned, base, targets, table))
 
+    @lru_cache(maxsize=1)   # noqa: B019 - the map of the base at work
     def _own_map(self, base: KnowledgeBase) -> ConceptMap:
-        return ConceptMap(map_path(self.folder, base), read_concept_names(self.folder.vectors(base)))
+        return ConceptMap(map_path(self.folder, base), read_concept_names(self.folder.vectors(base)),
+                          self._wordnet.base_form if base.lemmas else None)
 
     def _write_own_words(self, base: KnowledgeBase, task: TaskConfig, splits: list[str], target: Path) -> None:
-        write_mapping(target, self._own_map(base).retrieve(self._words(task, splits, base.label)), self.options.form)
+        own = self._own_map(base)
+        if base.key == "word":
+            found = own.retrieve(self._words(task, splits, base.label))
+        else:
+            found = {}
+            for split in splits:
+                for passage in self._passages(task, split, base.label, with_entities=False):
+                    for words in _uncased_texts(passage):
+                        found |= own.retrieve_phrases(words)
+        write_mapping(target, found, self.options.form)
 
     def _write_own_entities(self, base: KnowledgeBase, task: TaskConfig, split: str, target: Path) -> None:
         write_records(target, self._entity_items(task, split, base.label, self._own_map(base)), self.options.form)
+
+    def _write_pruned(self, base: KnowledgeBase, retrieved: Sequence[Path], target: Path) -> None:
+        used: set[str] = set()
+        for path in retrieved:
+            if base.key == "entity":
+                used.update(concept for record in read_records(path) for side in ("document", "query")
+                            for entity in record[f"{side}_entities"] for concept in entity["retrieved_concepts"])
+            else:
+                used.update(chain.from_iterable(read_mapping(path).values()))
+        kept, whole = prune_vectors(self.folder.vectors(base), used, target)
+        LOGGER.info("%s: %d of %d concepts of %s are found in the texts", target, kept, whole, base.label)
 
 
 def find_tagged_json(folder: DataFolder, task: TaskConfig, split: str) -> Path:
@@ -229,9 +257,8 @@ def find_tagged_json(folder: DataFolder, task: TaskConfig, split: str) -> Path:
     raise InputError(f"{path}: no such file; run retrieve.py --step entities")
 
 
-def _uncased_words(passage: Passage) -> Iterable[str]:
-    """All uncased tokens of a passage and its questions."""
-    for word in split_words(passage.text)[0]:
-        yield from uncased_tokens(word)
+def _uncased_texts(passage: Passage) -> Iterator[list[str]]:
+    """A passage and each of its questions in uncased tokens."""
+    yield [token for word in split_words(passage.text)[0] for token in uncased_tokens(word)]
     for question in passage.questions:
-        yield from query_words(question, uncased_tokens)
+        yield query_words(question, uncased_tokens)

@@ -145,6 +145,10 @@ class WordNet:
         firsts = (self.base_forms(word, part)[:1] for part in PARTS_OF_SPEECH)
         return list(dict.fromkeys(form for forms in firsts for form in forms))
 
+    def base_form(self, word: str) -> str:
+        """The first of its :meth:`lemmas`, else the word itself."""
+        return next(iter(self.lemmas(word)), word)
+
     def synsets(self, word: str) -> list[tuple[str, int]]:
         """Part of speech and offset of all synsets of a lower-cased word, in WordNet's order.
 

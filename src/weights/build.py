@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import mindspore as ms
 import numpy as np
 
-from src.config import BertConfig, KnowledgeBase, KTNetConfig, MemoryConfig
+from src.config import TASKS, BertConfig, KnowledgeBase, KTNetConfig, MemoryConfig
 from src.knowledge.concepts import concept_digest, padded_table, read_concept_vectors
 from src.KTNET import KTNET
 from src.settings import (
@@ -47,7 +47,7 @@ def load_tables(settings: NetworkRunSettings, manifest: Mapping[str, Any]) -> di
     converted = {base["name"]: base for base in manifest["knowledge_bases"]}
     tables = {}
     for base in settings.wanted_bases():
-        path = settings.vectors(base)
+        path = settings.vectors(base, TASKS[manifest["settings"]["dataset"]])
         names, vectors = read_concept_vectors(path)
         if base.name not in converted:
             raise InputError(f"--kb_config: the features hold no {base.label} concepts; convert them with it as well")

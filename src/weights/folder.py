@@ -74,6 +74,8 @@ def read_folder(path: Path | str) -> ModelFolder:
         if not base.name.isidentifier():
             raise InputError(f"{source}: the name {base.name[:40]!r} must be letters, digits and underscores")
         check_name(base.vectors, source)
+        if base.pruned not in ("", base.vectors):
+            raise InputError(f"{source}: pruned {base.pruned[:60]!r} is not the file of vectors; {FIX}")
     network = KTNetConfig.from_dict(values.get("network"), source)
     if [memory.name for memory in network.memories] != [base.name for base in bases]:
         raise InputError(f"{source}: the knowledge bases are not those of the network's memories; {FIX}")
