@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from src.config import SPLITS, TaskConfig
+from src.config import SPLITS, DataFolder, TaskConfig
 from src.conversion import Conversion
 from src.data_convert import convert_all
 from src.settings import ConversionSettings
@@ -24,9 +24,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def choose_conversion(task: TaskConfig, split: str, settings: ConversionSettings) -> Conversion:
     """One split, under the data folder's own file names."""
     data, features = settings.data, settings.features
+    folder = DataFolder(data.data_url, settings.conversion.shard)
     return Conversion(
-        task=task, split=split, data=data.folder, json_path=data.folder.dataset_json(task, split),
-        target=data.folder.mindrecord(task, split), vocab_path=data.vocab_path, lower_case=features.do_lower_case,
+        task=task, split=split, data=folder, json_path=folder.dataset_json(task, split),
+        target=folder.mindrecord(task, split), vocab_path=data.vocab_path, lower_case=features.do_lower_case,
         windows=features.windows, bases=data.bases(),
         # Converting "all", the flag is for SQuAD; asked for ReCoRD alone, its reader refuses it.
         version_2=features.version_2_with_negative and (task.has_unanswerable

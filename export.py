@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from src.checks import need_checkpoint
 from src.settings import ExportSettings
+from src.weights.hub import with_local_models
 from utils.device import set_up_device
 from utils.util import run_main, set_up_logging
 
@@ -14,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, export, print the file's path."""
     settings = ExportSettings.parse(argv)
     set_up_logging()
+    settings = with_local_models(settings)
     from src.export.export import export_checkpoint  # imports MindSpore: not for --help and wrong flags
 
     need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")

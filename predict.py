@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from src.checks import need_checkpoint
 from src.settings import PredictionSettings
+from src.weights.hub import with_local_models
 from utils.util import run_main, set_up_logging
 
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, answer or make the page of an evaluation."""
     settings = PredictionSettings.parse(argv)
     set_up_logging()
+    settings = with_local_models(settings)
     need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     # MindSpore takes seconds to import: not for --help and wrong flags.
     if settings.page.evaluation is not None:

@@ -18,13 +18,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps that were asked for."""
     settings = RetrievalSettings.parse(argv)
     set_up_logging()
-    folder = DataFolder(settings.data_url)
+    folder = DataFolder(settings.data_url, settings.shard)
     own = tuple(base for base in knowledge_bases(settings.kb_config)
                 if base.name not in {official.name for official in KNOWLEDGE_BASES})
     retrieval = Retrieval(folder, Options(
         own=own, vocab_path=settings.vocab_path, uncased_vocab_path=settings.uncased_vocab_path,
         nell_beliefs=settings.nell_beliefs, wordnet_path=settings.wordnet_path, ner=settings.ner,
-        corenlp_url=settings.corenlp_url, force=settings.force, form=settings.format))
+        corenlp_url=settings.corenlp_url, ner_processes=settings.ner_processes, force=settings.force,
+        form=settings.format))
     for task in folder.tasks(settings.dataset):
         for step in STEPS if settings.step == "all" else (settings.step,):
             retrieval.run(step, task)

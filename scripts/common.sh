@@ -174,9 +174,8 @@ start() {           # LOG COMMAND...: in the background, or with FOREGROUND=1 in
 }
 
 newest() {          # FOLDER TASK: its checkpoint with the highest epoch and step, or nothing
-    local -a found=("$1/KTNET_$2-"[0-9]*_[0-9]*.ckpt)
-    [[ -f ${found[0]} ]] || return 0
-    printf '%s\n' "${found[@]}" | sort -V | tail -n 1
+    find "$1" -maxdepth 1 -regextype posix-extended -regex ".*/KTNET_$2-[0-9]+_[0-9]+\.(ckpt|safetensors)" \
+        2>/dev/null | sort -V | tail -n 1
 }
 
 stage_flags() {     # TASK: sets STAGE_FLAGS

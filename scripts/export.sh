@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Export the checkpoints of both data sets to mindir/KTNET_record.mindir and mindir/KTNET_squad.mindir:
+# Export the checkpoints (or model folders) of both data sets to mindir/KTNET_record.mindir and mindir/KTNET_squad.mindir:
 #
 #   bash scripts/export.sh RECORD_CKPT SQUAD_CKPT [-- FLAGS of export.py]       (- for one that does not exist)
 #
@@ -14,7 +14,7 @@ under_guard "$@"
 find_python
 declare -A checkpoints=([record]=${POSITIONAL[0]} [squad]=${POSITIONAL[1]})
 for task in record squad; do
-    [[ ${checkpoints[$task]} == - || -f ${checkpoints[$task]} ]] || die "${checkpoints[$task]}: no such checkpoint file"
+    [[ ${checkpoints[$task]} == - || -e ${checkpoints[$task]} ]] || die "${checkpoints[$task]}: no such checkpoint file"
 done
 [[ "${checkpoints[record]}${checkpoints[squad]}" != -- ]] || die "no checkpoint given"
 for task in record squad; do

@@ -3,7 +3,8 @@
 # Inference outside Python, from an exported file to the metric:
 #   bash scripts/run_infer_310.sh MINDIR_PATH DATA_FILE_PATH NEED_PREPROCESS DATASET DATA_URL [DEVICE_ID]
 #
-#   MINDIR_PATH      exported model; an ONNX file is converted for MindSpore Lite 2.0.0 first
+#   MINDIR_PATH      exported model, or a model folder, which is exported first; an ONNX file is converted for MindSpore
+#                    Lite 2.0.0
 #   DATA_FILE_PATH   converted dev features, dev.mindrecord or its folder
 #   NEED_PREPROCESS  y: write the raw inputs; n: use those in preprocess_result
 #   DATASET          squad or record
@@ -28,7 +29,7 @@ dataset=${POSITIONAL[3]}
 data_url=$(absolute "${POSITIONAL[4]}")
 device_id=${POSITIONAL[5]:-0}
 
-[[ -f $model ]] || die "MINDIR_PATH: $model is not a file; scripts/export.sh writes one"
+[[ -f $model || -d $model ]] || die "MINDIR_PATH: $model is not a file; scripts/export.sh writes one"
 if [[ -d $features ]]; then features=$features/dev.mindrecord; fi
 [[ -f $features ]] || die "DATA_FILE_PATH: $features is not a file; data_convert.py writes it"
 [[ $need_preprocess == [yn] ]] || die "NEED_PREPROCESS: $need_preprocess is neither y nor n"
@@ -44,6 +45,13 @@ common=(--dataset "$dataset" --data_url "$data_url" --predict_mindrecord_file "$
 preprocess() { "$PYTHON" "$ROOT/preprocess.py" "${common[@]}"; }
 
 build() { bash "$ROOT/ascend310_infer/build.sh"; }
+
+export_folder() {   # to the format that this MindSpore Lite reads
+    local format=MINDIR
+    if [[ -x $tools/onnx_to_lite ]]; then format=ONNX; fi
+    model=$("$PYTHON" "$ROOT/export.py" --dataset "$dataset" --load_checkpoint_path "$model" --file_format "$format" \
+        --file_path "$ROOT/mindir" --device_target "$device" | tail -n 1)
+}
 
 convert() {
     if [[ ! -x $tools/onnx_to_lite ]]; then
@@ -83,6 +91,7 @@ keep_earlier "$infer_log"
 keep_earlier "$acc_log"
 if [[ $need_preprocess == y ]]; then step "$infer_log" preprocess; fi
 step "$infer_log" build
+if [[ -d $model ]]; then step "$infer_log" export_folder; fi
 if [[ $model == *.onnx ]]; then step "$infer_log" convert; fi
 step "$infer_log" infer
 step "$acc_log" postprocess

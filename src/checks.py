@@ -44,13 +44,14 @@ def check_features(settings: TrainingSettings | EvaluationSettings, split: str) 
         InputError: neither.
     """
     from src.data_convert import planned_conversion
-    from src.reader.storage import ConvertedFiles, open_converted
+    from src.reader.storage import ConvertedFiles, feature_paths, open_converted
 
-    conversion = planned_conversion(settings, split)
-    if ConvertedFiles(conversion.target).manifest.is_file() or conversion.target.is_file():
-        open_converted(conversion.target)
-    else:
-        conversion.check_inputs()
+    targets = feature_paths(settings.mindrecord(split))
+    for target in targets:
+        if len(targets) > 1 or ConvertedFiles(target).manifest.is_file() or target.is_file():
+            open_converted(target)
+        else:
+            planned_conversion(settings, split, target).check_inputs()
 
 
 def check_tables(settings: TrainingSettings) -> None:

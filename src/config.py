@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -313,10 +314,58 @@ SPLITS = ("train", "dev")
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One of several parts of a data set, for jobs that work side by side: some of the passages, told by their text."""
+
+    number: int      # counts from 1
+    count: int
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """Read "2/4".
+
+        Raises:
+            ValueError: it is something else.
+        """
+        number, _, count = text.partition("/")
+        if not (number.isascii() and number.isdigit() and count.isascii() and count.isdigit()
+                and 1 <= int(number) <= int(count) <= MAX_SIZE):
+            raise ValueError(f"{text[:40]!r} is not a part such as 1/4 to 4/4")
+        return cls(int(number), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def holds(self, passage: str) -> bool:
+        """Whether a passage, and all its questions, belong to this part."""
+        return zlib.crc32(passage.encode("utf-8", "surrogatepass")) % self.count == self.number - 1
+
+    def file(self, path: Path) -> Path:
+        """The name of this part's own file: ``train.mindrecord`` becomes ``train.2-of-4.mindrecord``."""
+        return path.with_name(f"{path.stem}.{self.number}-of-{self.count}{path.suffix}")
+
+
+@dataclass(frozen=True)
 class DataFolder:
-    """The location of every file below ``--data_url`` (the layout of the model zoo's data folder)."""
+    """The location of every file below ``--data_url`` (the layout of the model zoo's data folder).
+
+    With a shard, files that are made from the passages are the shard's own.
+    """
 
     root: Path
+    shard: Shard | None = None
+
+    def holds(self, passage: str) -> bool:
+        """Whether a passage is in the shard."""
+        return self.shard is None or self.shard.holds(passage)
+
+    def _own(self, path: Path) -> Path:
+        return path if self.shard is None else self.shard.file(path)
+
+    def first_of(self, place: Callable[[DataFolder], Path]) -> Path:
+        """The shard's own file where it is there, else that of the whole data set; ``place`` says where it lies."""
+        own = place(self)
+        return own if own.is_file() else place(DataFolder(self.root))
 
     def dataset_json(self, task: TaskConfig, split: str) -> Path:
         """The data set itself: the official JSON file, or, where that is not there, rows as the hub publishes them.
@@ -347,16 +396,16 @@ class DataFolder:
     def tagged_json(self, task: TaskConfig, split: str) -> Path:
         """The data set with its named entities, as the entities step writes it."""
         name = task.json_files[split]
-        return self.root / task.folder / (name[: -len(".json")] + ".tagged.json")
+        return self._own(self.root / task.folder / (name[: -len(".json")] + ".tagged.json"))
 
     def tokens(self, task: TaskConfig, split: str, lower_case: bool) -> Path:
         """Word-level tokens of every question."""
         case = "uncased" if lower_case else "cased"
-        return self.root / f"tokenization_{task.name}" / "tokens" / f"{split}.tokenization.{case}.data"
+        return self._own(self.root / f"tokenization_{task.name}" / "tokens" / f"{split}.tokenization.{case}.data")
 
     def retrieved(self, kb: KnowledgeBase, task: TaskConfig, split: str) -> Path:
         """What retrieval found in ``kb``."""
-        return self.root / kb.retrieved.format(dataset=task.name, split=split)
+        return self._own(self.root / kb.retrieved.format(dataset=task.name, split=split))
 
     def vectors(self, kb: KnowledgeBase) -> Path:
         """Concept vectors of ``kb``, of all that it has."""
@@ -368,7 +417,7 @@ class DataFolder:
 
     def mindrecord(self, task: TaskConfig, split: str) -> Path:
         """Converted features."""
-        return self.root / task.folder / f"{split}.mindrecord"
+        return self._own(self.root / task.folder / f"{split}.mindrecord")
 
     def bert(self) -> Path:
         """The encoder's folder: vocab.txt, bert_config.json, params or a HuggingFace model, roberta.ckpt."""

@@ -37,7 +37,7 @@ class Conversion:
 
     def retrieved_path(self, base: KnowledgeBase) -> Path:
         """What retrieval found in ``base``."""
-        return self.data.retrieved(base, self.task, self.split)
+        return self.data.first_of(lambda folder: folder.retrieved(base, self.task, self.split))
 
     def retrieval_fix(self, base: KnowledgeBase) -> str:
         """The command that makes the retrieval file of ``base``."""
@@ -71,8 +71,9 @@ class Conversion:
 
     def settings(self) -> dict[str, Any]:
         """What shapes the features beside the input files."""
+        shard = {"shard": str(self.data.shard)} if self.data.shard else {}
         return {"dataset": self.task.name, "split": self.split, "lower_case": self.lower_case,
-                **asdict(self.windows), "version_2_with_negative": self.version_2}
+                **asdict(self.windows), "version_2_with_negative": self.version_2, **shard}
 
     def digests(self) -> dict[str, str]:
         """MD5 of every input file, by its role."""

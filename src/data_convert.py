@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from src.config import DataFolder, Shard
 from src.conversion import Conversion
 from src.feature_files import publish, set_aside_foreign, temporary_folder, write_files
 from src.feature_stream import Part, Summary, stream_features
 from src.reader.batching_twomemory import warn_without_overlap
-from src.reader.storage import STORAGE_FORMAT, ConvertedFiles, check_features, open_converted
+from src.reader.storage import STORAGE_FORMAT, ConvertedFiles, check_features, feature_paths, open_converted
 from src.settings import AS_CONVERTED, EvaluationSettings, NetworkRunSettings, TrainingSettings
 from utils.util import LOGGER, InputError, text_digest
 
@@ -65,6 +66,8 @@ def convert(conversion: Conversion, num_workers: int | None = None, force: bool 
 def prepare_features(settings: S, split: str) -> tuple[S, dict[str, Any]]:
     """Convert a split's features if they are absent; otherwise verify them against flags and files.
 
+    Several files, as shards have them, must be there.
+
     Returns:
         The settings with the flags that were left out as the features were converted (from here on they count as
         given), and the features' manifest.
@@ -72,17 +75,46 @@ def prepare_features(settings: S, split: str) -> tuple[S, dict[str, Any]]:
     Raises:
         InputError: the features were converted otherwise than a flag says, or cannot be made.
     """
-    target = settings.mindrecord(split)
-    if not ConvertedFiles(target).manifest.is_file() and not target.is_file():
-        LOGGER.info("%s is not there: converting", target)
-        convert(planned_conversion(settings, split))
+    targets = feature_paths(settings.mindrecord(split))
+    if len(targets) == 1 and not ConvertedFiles(targets[0]).manifest.is_file() and not targets[0].is_file():
+        LOGGER.info("%s is not there: converting", targets[0])
+        convert(planned_conversion(settings, split, targets[0]))
+    manifests = []
+    for target in targets:
+        settings, manifest = _verified(settings, split, target)
+        manifests.append(manifest)
+    return settings, joined(targets, manifests)
+
+
+def joined(targets: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The manifest of several files of features together.
+
+    Raises:
+        InputError: the concepts' ids of one mean others than those of another.
+    """
+    def concepts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return [(base["name"], base.get("concepts_sha256", "")) for base in manifest["knowledge_bases"]]
+
+    for target, manifest in zip(targets, manifests, strict=True):
+        if concepts(manifest) != concepts(manifests[0]):
+            raise InputError(f"{target}: was converted with other concepts than {targets[0]}; convert all parts with "
+                             "the same knowledge bases")
+    shards = {manifest["settings"]["shard"] for manifest in manifests if "shard" in manifest["settings"]}
+    count = max((Shard.read(str(shard)).count for shard in shards), default=0)
+    if len(shards) < count:
+        LOGGER.warning("%d of %d parts of the data set are given", len(shards), count)
+    return {**manifests[0], "rows": sum(manifest["rows"] for manifest in manifests)}
+
+
+def _verified(settings: S, split: str, target: Path) -> tuple[S, dict[str, Any]]:
+    """As :func:`prepare_features`, for one file that is there."""
     manifest = open_converted(target)
     settings = as_converted(settings, manifest["settings"], target)
     vocabulary = settings.data.vocab_path
     if vocabulary.is_file() and text_digest(vocabulary) != manifest["vocab_md5"]:
         raise InputError(f"--vocab_path {vocabulary}: {target} was converted with another vocabulary; give that one or "
                          "run data_convert.py again")
-    return settings, bring_up_to_date(planned_conversion(settings, split), manifest)
+    return settings, bring_up_to_date(planned_conversion(settings, split, target, manifest), manifest)
 
 
 def convert_only(settings: TrainingSettings) -> None:
@@ -116,11 +148,14 @@ def as_converted(settings: N, converted: Mapping[str, Any], target: Path) -> N:
     return settings.with_flags(**values).giving(values)
 
 
-def planned_conversion(settings: TrainingSettings | EvaluationSettings, split: str) -> Conversion:
-    """The conversion that makes a split's features as the flags say."""
+def planned_conversion(settings: TrainingSettings | EvaluationSettings, split: str, target: Path,
+                       manifest: Mapping[str, Any] | None = None) -> Conversion:
+    """The conversion that makes a split's features as the flags say; ``manifest`` says whether they are a shard's."""
     data, features = settings.data, settings.features
+    shard = manifest["settings"].get("shard") if manifest else None
     return Conversion(
-        task=settings.task, split=split, data=data.folder, target=settings.mindrecord(split),
+        task=settings.task, split=split, data=DataFolder(data.data_url, Shard.read(str(shard)) if shard else None),
+        target=target,
         json_path=settings.json_path(split), vocab_path=data.vocab_path, lower_case=features.do_lower_case,
         version_2=features.version_2_with_negative, windows=features.windows, bases=data.bases())
 

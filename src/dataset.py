@@ -11,20 +11,24 @@ import numpy as np
 
 from src.batch_plan import bucket_of, plan_evaluation, plan_training_epoch
 from src.config import KNOWLEDGE_BASES, MAX_SEQ_LEN, KnowledgeBase, MemoryConfig
-from src.reader.storage import ConvertedFiles, FeatureExpander, check_digest, open_converted
+from src.reader.storage import ConvertedFiles, FeatureExpander, check_digest, feature_paths, open_converted
 from utils.util import InputError
 
 Bases = Sequence[KnowledgeBase | MemoryConfig]
 
 
 def feature_lengths(data_file: Path | str) -> np.ndarray:
-    """Unpadded length of every feature of a converted file, in row order: int32 [N].
+    """Unpadded length of every feature of a converted file, or of several, in row order: int32 [N].
 
     Raises:
-        InputError: the file is incomplete.
+        InputError: a file is incomplete.
     """
+    return np.concatenate([_lengths_of(path) for path in feature_paths(data_file)])
+
+
+def _lengths_of(data_file: Path) -> np.ndarray:
     manifest = open_converted(data_file)
-    path = ConvertedFiles(Path(data_file)).lengths
+    path = ConvertedFiles(data_file).lengths
     check_digest(path, manifest)
     lengths = np.load(path, allow_pickle=False)
     if lengths.shape != (manifest["rows"],):
@@ -72,7 +76,7 @@ def create_train_dataset(data_file: Path | str, do_shuffle: bool = True, device_
     (seed, epoch).
 
     Args:
-        data_file: MindRecord file.
+        data_file: MindRecord file, or several (see :func:`src.reader.storage.feature_paths`).
         do_shuffle: random order, different in every epoch.
         device_num: devices that share the data.
         rank: index of this device.
@@ -139,8 +143,9 @@ def _pipeline(data_file: Path | str, batches: Sequence[np.ndarray], expander: Ba
     sizes = [len(rows) for rows in batches]
     rows = [int(row) for batch in batches for row in batch]
     most = len(feature_lengths(data_file))       # a sampler may not ask for more rows than the file has
-    parts = [ds.MindDataset(str(data_file), columns_list=expander.stored_names, num_parallel_workers=1,
-                            sampler=ds.SubsetSampler(rows[first:first + most]))
+    files = [str(path) for path in feature_paths(data_file)]
+    parts = [ds.MindDataset(files if len(files) > 1 else files[0], columns_list=expander.stored_names,
+                            num_parallel_workers=1, sampler=ds.SubsetSampler(rows[first:first + most]))
              for first in range(0, len(rows), most)]
     dataset = parts[0]
     for part in parts[1:]:

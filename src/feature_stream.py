@@ -61,13 +61,15 @@ class Summary:
 
 
 def read_questions(conversion: Conversion) -> Iterator[Example]:
-    """The questions of a split.
+    """The questions of a split, or of the shard of it that the data folder is opened for.
 
     Raises:
         InputError: the data set is broken, or two questions share an id.
     """
     seen: set[str] = set()
     for example in READ_EXAMPLES[conversion.task.name](conversion.json_path, conversion.split, conversion.version_2):
+        if not conversion.data.holds(example.passage):
+            continue
         if example.id in seen:
             raise InputError(f"{conversion.json_path}: two questions have the id {example.id!r}; ids must differ")
         seen.add(example.id)

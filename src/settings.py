@@ -8,12 +8,13 @@ Imports no MindSpore.
 """
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from src.config import (
     CORENLP_URL,
@@ -28,6 +29,7 @@ from src.config import (
     FirstStage,
     KnowledgeBase,
     LrSchedule,
+    Shard,
     TaskConfig,
     WindowConfig,
     load_knowledge_bases,
@@ -54,6 +56,18 @@ DatasetName = Literal["squad", "record"]
 VOCABULARY, BERT_CONFIG = "vocab.txt", "bert_config.json"
 WORDNET_HELP = "folder of WordNet 3.0's files, or NLTK's wordnet.zip [nltk/corpora/wordnet, else NLTK's own]"
 LABEL_FOLDER = re.compile(r"\d\d_data")
+
+
+def read_shard(text: str) -> Shard:
+    """Read a shard such as 2/4."""
+    try:
+        return Shard.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+Part = Annotated[Shard, read_shard]
+SHARD_HELP = "only part I of N, counted from 1, into files of its own: a job of an array"
 
 
 @dataclass(frozen=True)
@@ -219,8 +233,9 @@ class JobSettings(FlagGroup, title="training"):
     train_file: Path = flag(derive=lambda settings: settings.data.folder.dataset_json(settings.task, "train"), help=(
         "data set for training, JSON [{task.folder}/{task.json_files[train]}]"))
     train_mindrecord_file: Path = flag(derive=lambda settings: settings.data.folder.mindrecord(settings.task, "train"),
-                                       help="features for training, made from train_file if absent "
-                                            "[{task.folder}/train.mindrecord]")
+                                       help="features for training, made from train_file if absent; several "
+                                            "files are separated by commas, or a pattern as "
+                                            "train.*-of-4.mindrecord [{task.folder}/train.mindrecord]")
     load_pretrain_checkpoint_path: Path = flag(
         derive=lambda settings: settings.data.folder.bert() / "roberta.ckpt", aliases=["init_pretraining_params"],
         help="pretrained encoder, from src/bert_ms_format.py [cased_L-24_H-1024_A-16/roberta.ckpt]")
@@ -233,6 +248,8 @@ class JobSettings(FlagGroup, title="training"):
     force_memory: bool = flag(False, "train even if the estimate of memory exceeds what is there")
     save_steps: PositiveInt | None = flag(None, "steps between checkpoints [once an epoch]")
     keep_checkpoint_max: PositiveInt = flag(3, "checkpoints that are kept")
+    checkpoint_format: Literal["ckpt", "safetensors"] = flag("ckpt", "of the checkpoints: MindSpore's, or safetensors; "
+                                                                     "both are read everywhere")
     save_finetune_checkpoint_path: Path = flag(
         derive=lambda settings: settings.run.checkpoints / "finetune_checkpoint",
         help="folder of the checkpoints [finetune_checkpoint below --checkpoints]")
@@ -261,7 +278,8 @@ class DecodingSettings(FlagGroup, title="evaluation"):
 class CheckpointSettings(FlagGroup, title="checkpoint"):
     """Which checkpoint is taken, and which of its weights."""
 
-    load_checkpoint_path: Path = flag(aliases=["model"], help="KT-NET checkpoint, or model folder of export.py")
+    load_checkpoint_path: Path = flag(aliases=["model"], help="KT-NET checkpoint, model folder of export.py, or name "
+                                                              "of one on the HuggingFace hub")
     use_ema: bool = flag(True, "evaluate the moving average of the weights where the checkpoint has one")
 
 
@@ -447,6 +465,7 @@ class ConversionSelection(FlagGroup, title="conversion"):
     dataset: DatasetName | Literal["all"] = flag("all", "which data set")
     split: Literal["train", "dev", "all"] = flag("all", "which split")
     num_workers: PositiveInt | None = flag(None, "processes that build features [number of cores]")
+    shard: Part | None = flag(None, SHARD_HELP, metavar="I/N")
     force: OnOff = flag(False, "convert even what is up to date")
 
 
@@ -480,9 +499,11 @@ class RetrievalSettings(Settings):
     dataset: DatasetName | Literal["all"] = flag("all", "which data set")
     step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag(
         "all", "which step; all makes everything but token files, which are optional")
+    shard: Part | None = flag(None, SHARD_HELP, metavar="I/N")
     force: OnOff = flag(False, "make files again even if they are up to date")
     format: Literal["json", "pickle"] = flag("json", "of the files that are made: JSON lines, or the authors' pickles")
     ner: Literal["spacy", "corenlp"] = flag("spacy", "finder of SQuAD's named entities")
+    ner_processes: PositiveInt = flag(1, "processes that spaCy works in")
     corenlp_url: str = flag(CORENLP_URL, "address of the CoreNLP server")
     vocab_path: Path | None = flag(None, "cased vocabulary [cased_L-24_H-1024_A-16/vocab.txt]")
     uncased_vocab_path: Path | None = flag(None, "uncased vocabulary [uncased_L-24_H-1024_A-16/vocab.txt, if it is "

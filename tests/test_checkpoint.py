@@ -17,10 +17,18 @@ from src.config import SPLITS, WORDNET, DataFolder  # noqa: E402
 from src.data_convert import convert  # noqa: E402
 from src.knowledge.concepts import concept_digest, read_concept_vectors, write_concept_vectors  # noqa: E402
 from src.weights.build import as_older_port, check_meaning  # noqa: E402
-from src.weights.checkpoint import config_path, load_config, open_checkpoint, write_checkpoint  # noqa: E402
+from src.weights.checkpoint import (  # noqa: E402
+    checkpoints_in,
+    config_path,
+    load_config,
+    open_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from testing import reference, small_data, small_training  # noqa: E402
 from testing.reference import TINY, random_columns, random_parameters  # noqa: E402
 from testing.small_checkpoint import make_checkpoint  # noqa: E402
+from testing.toy_wordnet import make_wordnet  # noqa: E402
 from utils.util import InputError, file_digest, read_json  # noqa: E402
 
 
@@ -175,3 +183,30 @@ def test_evaluating_the_older_port_says_so_in_one_line(data, trained, tmp_path, 
     lines = [line for line in capsys.readouterr().err.splitlines() if "older port" in line]
     assert len(lines) == 1 and "GELU by tanh, layer norms with epsilon 1e-07" in lines[0]
     assert (tmp_path / "eval" / "predictions.json").is_file()
+
+
+def test_a_checkpoint_as_safetensors_and_as_a_folder_is_the_same_network(data, trained, tmp_path):
+    """Evaluated, exported, trained on, resumed: what is written in one format is read as what is in the other."""
+    copy, folder = tmp_path / "KTNET_squad-1_1.safetensors", tmp_path / "model"
+    write_checkpoint(copy, read_checkpoint(trained))
+    shutil.copy(config_path(trained), config_path(copy))
+    for number, checkpoint in enumerate((trained, copy)):
+        evaluate(data, checkpoint, tmp_path / str(number))
+    assert (tmp_path / "0" / "nbest_predictions.json").read_bytes() == (
+        tmp_path / "1" / "nbest_predictions.json").read_bytes()
+    make_wordnet(tmp_path / "wordnet")
+    export.main(["--file_format", "FOLDER", "--export_path", str(folder), "--load_checkpoint_path", str(copy),
+                 "--device_target", "CPU", "--data_url", str(data.root), "--wordnet_path", str(tmp_path / "wordnet")])
+    flags = small_training.flags(data, tmp_path / "further", epoch=1, batch_size=small_training.QUESTIONS,
+                                 learning_rate=0, init_checkpoint=folder, checkpoint_format="safetensors")
+    run_KTNET_squad.main(flags)
+    last = tmp_path / "further" / "finetune_checkpoint" / "KTNET_squad-1_1.safetensors"
+    assert checkpoints_in(last.parent, "squad") == [last]
+    further, start = open_checkpoint(last), open_checkpoint(folder)
+    assert further.config == dataclasses.replace(start.config, bert=further.config.bert)
+    for name, value in start.values.items():       # nothing was learned, so these are the folder's averaged weights
+        np.testing.assert_array_equal(further.values[name].asnumpy(), value.asnumpy())
+    run_KTNET_squad.main([*flags, "--resume", "True"])
+    (last.parent / "cut.safetensors").write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(InputError, match="cut.safetensors: not a whole safetensors file"):
+        read_checkpoint(last.parent / "cut.safetensors")

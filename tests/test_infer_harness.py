@@ -25,6 +25,7 @@ from src.export.bin_files import MANIFEST, BinManifest, write_manifest
 from testing import reference, small_training
 from testing.reference import TINY, random_columns
 from testing.small_checkpoint import make_checkpoint
+from testing.toy_wordnet import make_wordnet
 
 REPOSITORY = Path(__file__).parents[1]
 HARNESS = REPOSITORY / "ascend310_infer"
@@ -390,12 +391,16 @@ def script(root, name, *arguments, **environment):
 
 
 def test_the_whole_way_gives_the_evaluations_answers(harness, copy):
+    """From a model folder, which the harness's script exports for the MindSpore Lite that there is."""
     root, data, checkpoint = copy
-    exported = script(root, "export.sh", "-", checkpoint, "--", "--file_format", "ONNX")
-    assert exported.returncode == 0 and (root / "mindir" / "KTNET_squad.onnx").is_file(), exported.stderr
-    arguments = (root / "mindir" / "KTNET_squad.onnx", data / "SQuAD", "y", "squad", data, "0")
-    done = script(root, "run_infer_310.sh", *arguments)
+    make_wordnet(root.parent / "wordnet")
+    model = root.parent / "a model"
+    exported = script(root, "export.sh", "-", checkpoint, "--", "--file_format", "FOLDER", "--export_path", model,
+                      "--data_url", data, "--wordnet_path", root.parent / "wordnet")
+    assert exported.returncode == 0 and (model / "SHA256SUMS").is_file(), exported.stderr
+    done = script(root, "run_infer_310.sh", model, data / "SQuAD", "y", "squad", data, "0")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (root / "mindir" / "KTNET_squad.onnx").is_file()
     evaluated = script(root, "run_squad_eval.sh", data, checkpoint)
     assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
     ours, theirs = root / "output" / "infer_squad", root / "output" / "eval_squad"

@@ -14,7 +14,7 @@ from src.knowledge.lookup import PhraseLookup
 from src.knowledge.own import ConceptMap
 from src.knowledge.phrases import PhraseFinder
 from src.reader.tokenization import BertTokenizer, split_words
-from tests.small_data import VOCABULARY
+from testing.small_data import VOCABULARY
 from utils.util import InputError
 
 BASE = KnowledgeBase("med", "medicine", "med.txt", "{dataset}.data", "phrase", max_concepts=2)

@@ -356,6 +356,8 @@ def test_spacy_tags_names_only(folder):
     paragraph = json.loads(folder.tagged_json(SQUAD, "train").read_text())["data"][1]["paragraphs"][0]
     assert {"text": "Lima", "start": 13, "end": 16} in paragraph["context_entities"]
     assert "1895" not in str(paragraph["context_entities"])
+    texts = ["The mayor of Lima went to Paris.", "Nothing here.", "Ida Roth"] * 3
+    assert list(entities.SpacyTagger(processes=2).tag(texts)) == list(entities.SpacyTagger().tag(texts))
 
 
 @pytest.fixture()

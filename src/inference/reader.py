@@ -35,6 +35,7 @@ from src.reader.record_twomemory import NO_BREAK_SPACE
 from src.settings import PredictionSettings
 from src.viewer.cases import Alternative, Case, WindowResult, answer, make_case
 from src.weights.build import build_for_evaluation
+from src.weights.hub import local_model
 from utils.device import set_up_device
 from utils.util import LOGGER, InputError, text_digest
 
@@ -162,13 +163,13 @@ class Reader:
         """A reader from a model folder or a checkpoint.
 
         Args:
-            folder: what ``export.py --file_format FOLDER`` wrote.
+            folder: what ``export.py --file_format FOLDER`` wrote, or the name of such a folder on the HuggingFace hub.
             flags: further flags of predict.py by their names, for instance ``ner="none"`` or ``whole_words=False``.
 
         Raises:
             InputError: the folder is damaged, or something it needs is not installed.
         """
-        return cls(PredictionSettings.of({"load_checkpoint_path": Path(folder), **flags}))
+        return cls(PredictionSettings.of({"load_checkpoint_path": local_model(Path(folder)), **flags}))
 
     def ask(self, passage: str, question: str) -> Result:
         """Answer one question about a passage.

@@ -46,11 +46,15 @@ class Tagger(Protocol):
 class SpacyTagger:
     """spaCy's small English model.
 
+    Args:
+        processes: that it works in.
+
     Raises:
         InputError: spaCy or the model is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1) -> None:
+        self._processes = processes
         for name in SPACY_MODELS:
             try:
                 module = importlib.import_module(name)
@@ -66,7 +70,8 @@ class SpacyTagger:
         """The entities of each text, from left to right."""
         found: list[Mention] = []
         parts = ((part, (start, last)) for text in texts for start, part, last in cut_text(text))
-        for document, (start, last) in self._model.pipe(parts, as_tuples=True, batch_size=64):
+        for document, (start, last) in self._model.pipe(parts, as_tuples=True, batch_size=64,
+                                                          n_process=self._processes):
             found += [Mention(entity.text, start + entity.start_char, start + entity.end_char - 1)
                       for entity in document.ents if entity.label_ in SPACY_LABELS]
             if last:
@@ -154,10 +159,11 @@ class TagCache:
 
     Args:
         path: one JSON line per text: its digest, then its entities' first and last characters.
+        batch: texts that the tagger gets at a time; several processes are started anew for each batch.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, batch: int = BATCH) -> None:
+        self._path, self._batch = path, batch
         self._spans: dict[str, list[list[int]]] = {}
         if path.exists():
             with open(path, encoding="utf-8", errors="replace") as lines:
@@ -173,7 +179,7 @@ class TagCache:
         """The entities of each text; only texts that are not in the cache are tagged."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         texts = iter(texts)
-        while batch := list(islice(texts, BATCH)):
+        while batch := list(islice(texts, self._batch)):
             new = list(dict.fromkeys(text for text in batch if _digest(text) not in self._spans))
             if new:
                 with open(self._path, "a", encoding="utf-8") as lines:
@@ -191,7 +197,8 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[], Tagger]) -> None:
+def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[], Tagger],
+                holds: Callable[[str], bool] = lambda passage: True) -> None:
     """Write a copy of a SQuAD file with ``context_entities`` and ``question_entities``.
 
     Args:
@@ -199,18 +206,21 @@ def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[]
         target: the tagged copy; entities are ``{text, start, end}`` with the offset of the last character.
         cache: what has been tagged before.
         tagger: returns the tagger; called only if a text is new.
+        holds: tells by the text which passages the copy is to have.
 
     Raises:
         InputError: the source is not in SQuAD's layout.
     """
-    total = sum(1 + len(take(paragraph, "qas", list, place)) for place, paragraph in read_paragraphs(source))
-    bar = tqdm(_texts(source), total=total, desc=f"entities of {source.name}", unit=" texts", disable=None)
+    total = sum(1 for _ in _texts(source, holds))
+    bar = tqdm(_texts(source, holds), total=total, desc=f"entities of {source.name}", unit=" texts", disable=None)
     tagged = cache.tag(bar, tagger)
     count = 0
     with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8") as written:
         written.write('{"data": [')
         for number, (place, article) in enumerate(stream_items(source)):
-            for paragraph in take(article, "paragraphs", list, place):
+            article["paragraphs"] = [paragraph for paragraph in take(article, "paragraphs", list, place)
+                                     if holds(paragraph["context"])]
+            for paragraph in article["paragraphs"]:
                 paragraph["context_entities"] = [mention._asdict() for mention in next(tagged)]
                 count += len(paragraph["context_entities"])
                 for question in paragraph["qas"]:
@@ -221,9 +231,11 @@ def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[]
     LOGGER.info("%s: %d entities in %d texts", target.name, count, total)
 
 
-def _texts(source: Path) -> Iterator[str]:
-    """Contexts and questions in the file's order."""
+def _texts(source: Path, holds: Callable[[str], bool]) -> Iterator[str]:
+    """Contexts that are wanted and their questions in the file's order."""
     for place, paragraph in read_paragraphs(source):
-        yield take(paragraph, "context", str, place)
+        if not holds(take(paragraph, "context", str, place)):
+            continue
+        yield paragraph["context"]
         for number, question in enumerate(take(paragraph, "qas", list, place)):
             yield take(question, "question", str, f"{place}.qas[{number}]")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from src.config import CORENLP_URL, NELL, SPLITS, WORDNET, DataFolder, KnowledgeBase, TaskConfig
 from src.knowledge.concepts import prune_vectors, read_concept_names
-from src.knowledge.entities import CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
+from src.knowledge.entities import BATCH, CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
 from src.knowledge.entity_retrieval import Finder, retrieve
 from src.knowledge.formats import Format, read_mapping, read_records, write_mapping, write_records
 from src.knowledge.nell import BeliefFile, NellFinder, build_belief_file
@@ -40,6 +40,7 @@ class Options:
     nell_beliefs: Path | None = None
     wordnet_path: Path | None = None
     ner: str = "spacy"
+    ner_processes: int = 1
     corenlp_url: str = CORENLP_URL
     own: tuple[KnowledgeBase, ...] = ()      # knowledge bases with a map of their own (src/knowledge/own.py)
     force: bool = False
@@ -81,24 +82,31 @@ class Retrieval:
             return
         for split in splits:
             target = self.folder.tagged_json(task, split)
-            foreign = self.folder.root / "raw" / target.name
-            if foreign.is_file() and not target.exists() and not self.options.force:
-                LOGGER.info("%s: not made by retrieve.py, used as it is (--force makes %s)", foreign, target)
+            whole = DataFolder(self.folder.root).tagged_json(task, split)
+            there = [path for path in (whole, self.folder.root / "raw" / whole.name) if path != target]
+            other = next((path for path in there if path.is_file()), None)
+            if other is not None and not target.exists() and not self.options.force:
+                LOGGER.info("%s: used as it is (--force makes %s)", other, target)
                 continue
             source = self.folder.dataset_json(task, split)
             yield Job(target, [source], partial(self._tag, source, target), {"ner": self.options.ner})
 
     def _tag(self, source: Path, target: Path) -> None:
-        cache = TagCache(self.folder.root / RECORDS / f"entities-{self._tagger().name}.jsonl")
-        tag_dataset(source, target, cache, self._tagger)
+        cache = self.folder.root / RECORDS / f"entities-{self._tagger().name}.jsonl"
+        shard, processes = self.folder.shard, self.options.ner_processes
+        cache = shard.file(cache) if shard else cache           # jobs side by side must not write into one file
+        batch = BATCH if processes == 1 else BATCH * 8 * processes
+        tag_dataset(source, target, TagCache(cache, batch), self._tagger, self.folder.holds)
 
     @lru_cache(maxsize=1)   # noqa: B019 - one tagger for the length of a run
     def _tagger(self) -> Tagger:
-        return SpacyTagger() if self.options.ner == "spacy" else CoreNLPTagger(self.options.corenlp_url)
+        options = self.options
+        return SpacyTagger(options.ner_processes) if options.ner == "spacy" else CoreNLPTagger(options.corenlp_url)
 
     def _passages(self, task: TaskConfig, split: str, what: str, with_entities: bool = True) -> Iterator[Passage]:
         tagged = find_tagged_json(self.folder, task, split) if with_entities and not task.marks_entities else None
-        passages = read_passages(self.folder.dataset_json(task, split), task.name, tagged)
+        passages = read_passages(self.folder.dataset_json(task, split), task.name, tagged,
+                                 self.folder.holds if self.folder.shard else None)
         return iter(tqdm(passages, desc=f"{what}, {task.name} {split}", unit=" passages", disable=None))
 
     def _text_files(self, task: TaskConfig, split: str) -> list[Path]:
@@ -208,6 +216,9 @@ class Retrieval:
                 targets, texts = [target], [self.folder.dataset_json(task, split) for split in splits]
                 yield Job(target, [*texts, *sources], partial(self._write_own_words, base, task, splits, target),
                           {"key": base.key, "lemmas": base.lemmas} if base.key == "phrase" else {})
+            if base.pruned and self.folder.shard:
+                raise InputError(f"--shard {self.folder.shard}: the table of {base.label} is pruned to what all texts "
+                                 "name; run the step own without --shard")
             if base.pruned:
                 table = self.folder.table(base, task)
                 yield Job(table, [*targets, vectors], partial(self._write_pruned, base, targets, table))
@@ -251,7 +262,8 @@ def find_tagged_json(folder: DataFolder, task: TaskConfig, split: str) -> Path:
         InputError: there is none.
     """
     path = folder.tagged_json(task, split)
-    for candidate in (path, folder.root / "raw" / path.name):
+    whole = DataFolder(folder.root).tagged_json(task, split)
+    for candidate in (path, whole, folder.root / "raw" / whole.name):
         if candidate.is_file():
             return candidate
     raise InputError(f"{path}: no such file; run retrieve.py --step entities")

@@ -31,21 +31,27 @@ class Passage(NamedTuple):
     questions: tuple[Question, ...]
 
 
-def read_passages(path: Path, task: str, tagged: Path | None = None) -> Iterator[Passage]:
+def read_passages(path: Path, task: str, tagged: Path | None = None,
+                  holds: Callable[[str], bool] | None = None) -> Iterator[Passage]:
     """Stream the passages of a data set; questions about the same passage that follow each other are together.
 
     Args:
         path: the data set.
         task: squad or record.
         tagged: the copy of a SQuAD file that holds its entities; without it there are none. ReCoRD has its own.
+        holds: tells by the text which passages are wanted; all if it is None.
 
     Raises:
         InputError: a file is missing or broken, an entity is not where the file says, or the tagged file belongs to
             another version of the data set.
     """
-    examples = READ_EXAMPLES[task](path, "dev", False)
+    def wanted(examples: Iterator[Example]) -> Iterator[Example]:
+        return examples if holds is None else (example for example in examples if holds(example.passage))
+
+    examples = wanted(READ_EXAMPLES[task](path, "dev", False))
     if tagged is not None:
-        examples = _with_entities(examples, squad_twomemory.read_examples(tagged, "dev", tagged=True), path, tagged)
+        own = wanted(squad_twomemory.read_examples(tagged, "dev", tagged=True))
+        examples = _with_entities(examples, own, path, tagged)
     for (text, entities), group in groupby(examples, lambda example: (example.passage, example.entities)):
         yield Passage(text, entities, tuple(Question(example.id, example.question, example.question_entities)
                                             for example in group))

@@ -23,6 +23,7 @@ from src.config import (
     TRAIN_LABELS,
     KnowledgeBase,
     MemoryConfig,
+    Shard,
     feature_columns,
 )
 from utils.util import InputError, file_digest, read_json
@@ -200,6 +201,32 @@ class ConvertedFiles:
         return self.mindrecord.with_suffix(".manifest.json")
 
 
+def feature_paths(name: Path | str) -> tuple[Path, ...]:
+    """The MindRecord files that a flag names: one, or several separated by commas; each may be a pattern with ``*``.
+
+    Raises:
+        InputError: no file fits a pattern, or a file comes twice.
+    """
+    if Path(name).exists() or not {",", "*"}.intersection(str(name)):
+        return (Path(name),)
+    found: list[Path] = []
+    for part in map(Path, str(name).split(",")):
+        fits = sorted(part.parent.glob(part.name)) if "*" in part.name else [part]
+        if not fits:
+            raise InputError(f"{part}: no file fits this pattern; make the parts with data_convert.py --shard")
+        found += fits
+    twice = [path for number, path in enumerate(found) if path in found[:number]]
+    if twice:
+        raise InputError(f"{twice[0]}: is named twice; give every file of features once")
+    return tuple(found)
+
+
+def features_digest(name: Path | str) -> str:
+    """MD5 of a MindRecord file; of several, the MD5 of theirs."""
+    digests = [file_digest(path) for path in feature_paths(name)]
+    return digests[0] if len(digests) == 1 else hashlib.md5(" ".join(digests).encode()).hexdigest()  # noqa: S324
+
+
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest's content but for the digest itself."""
     content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
@@ -220,6 +247,10 @@ def manifest_problem(manifest: Any) -> str:
         return f"settings: no {missing}"
     if manifest["settings"]["dataset"] not in TASKS or manifest["settings"]["split"] not in SPLITS:
         return "settings: no such dataset and split"
+    try:
+        Shard.read(str(manifest["settings"].get("shard", "1/1")))
+    except ValueError as error:
+        return f"settings: {error}"
     for place, kinds in (("knowledge_bases", BASE_KINDS), ("inputs", {"bytes": int, "md5": str})):
         entries = manifest[place]
         for entry in entries.values() if isinstance(entries, dict) else entries:

@@ -22,7 +22,7 @@ from src.dataset import create_train_dataset, plan_device_rows
 from src.inference.attention import describe_memory_weights, measure_memory_weights
 from src.inference.evaluate import evaluate
 from src.KTNET import KTNET, HeadWithLoss, KTNETWithLoss
-from src.reader.storage import ConvertedFiles
+from src.reader.storage import features_digest
 from src.settings import EvaluationSettings, TrainingSettings
 from src.training.hidden import EncodedFeatures
 from src.training.lock import check_unlocked, training_lock
@@ -43,7 +43,7 @@ from src.weights.checkpoint import (
 from utils.device import CompiledLengths, Devices, set_up_device
 from utils.memory import available_memory
 from utils.modelarts import fetch_data, send_results
-from utils.util import LOGGER, InputError, file_digest, write_json
+from utils.util import LOGGER, InputError, write_json
 
 S = TypeVar("S", TrainingSettings, EvaluationSettings)
 
@@ -178,18 +178,18 @@ class Trainer:
 
     def checkpoint_path(self, epoch: int) -> Path:
         """Path of the checkpoint of this step."""
-        name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.stage.steps_per_epoch}.ckpt"
-        return self.job.save_finetune_checkpoint_path / name
+        name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.stage.steps_per_epoch}"
+        return self.job.save_finetune_checkpoint_path / f"{name}.{self.job.checkpoint_format}"
 
     def save(self, epoch: int, validate: bool = False) -> None:
-        """Write KTNET_{task}-{epoch}_{step}.ckpt and the state to resume from; drop the oldest checkpoints."""
+        """Write KTNET_{task}-{epoch}_{step} and the state to resume from; drop the oldest checkpoints."""
         if not self.devices.is_first:
             return
         folder = self.job.save_finetune_checkpoint_path
         path = self.checkpoint_path(epoch)
         self.write(path)
         if validate:
-            self.validate(path, folder / f"KTNET_{self.task.name}-best.ckpt")
+            self.validate(path, folder / f"KTNET_{self.task.name}-best.{self.job.checkpoint_format}")
         self.state.save(self.step)                   # after the checkpoint: unsaved steps are repeated
         for oldest in checkpoints_in(folder, self.task.name)[:-self.job.keep_checkpoint_max]:
             remove_checkpoint(oldest)
@@ -251,7 +251,7 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     options = settings.plain()
     fixed = fixed_settings({**options, "encoder_output_kept": any(stage.keeps_encoded for stage in stages)},
-                           file_digest(ConvertedFiles(job.train_mindrecord_file).mindrecord), devices.count,
+                           features_digest(job.train_mindrecord_file), devices.count,
                            config.bert)
     with training_lock(folder, task) if devices.is_first else nullcontext():
         if devices.is_first:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from src.checks import check_only
 from src.config import TaskConfig
 from src.settings import EvaluationSettings, TrainingSettings
+from src.weights.hub import with_local_models
 from utils.util import set_up_logging
 
 
@@ -17,6 +18,7 @@ def train(task: TaskConfig, argv: Sequence[str] | None = None) -> None:
     """Read the flags; train, and evaluate when asked."""
     settings = TrainingSettings.parse(argv, task)
     set_up_logging()
+    settings = with_local_models(settings)
     if settings.run.check_only:
         check_only(settings)
     elif settings.job.convert_only:
@@ -31,6 +33,7 @@ def evaluate(task: TaskConfig, argv: Sequence[str] | None = None) -> None:
     """Read the flags; evaluate a checkpoint."""
     settings = EvaluationSettings.parse(argv, task)
     set_up_logging()
+    settings = with_local_models(settings)
     if settings.run.check_only:
         check_only(settings)
     else:

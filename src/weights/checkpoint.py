@@ -2,7 +2,7 @@
 """Checkpoints: saved atomically, loaded by name with every shape checked.
 
 Beside ``NAME.ckpt`` lies ``NAME.json`` with the network's sizes and the options of the run. A checkpoint ends with the
-CRC-32 of its contents, which MindSpore writes and checks.
+CRC-32 of its contents, which MindSpore writes and checks. ``NAME.safetensors`` is the same in another format.
 """
 from __future__ import annotations
 
@@ -19,10 +19,21 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from src.config import KTNetConfig
-from src.weights.folder import CONFIG, WEIGHTS, ModelFolder, is_model_folder, read_folder, read_weights, verify
+from src.weights.folder import (
+    CONFIG,
+    WEIGHTS,
+    ModelFolder,
+    is_model_folder,
+    read_folder,
+    read_safetensors,
+    read_weights,
+    verify,
+)
 from src.weights.names import network_shapes
 from utils.memory import available_memory, free_memory
 from utils.util import LOGGER, InputError, atomic_path, describe, read_json, write_json
@@ -31,28 +42,33 @@ AVERAGE_PREFIX = "ema."
 # What checkpoints of the older port hold beside the weights, and the name it gave to self-matching's bias.
 OLDER_PORT_EXTRAS = ("concept_ordinal", ".dense_2.", "bert.dense.")
 OLDER_PORT_BIAS = "create_parameter_bias"
+SAFETENSORS = ".safetensors"
 CRC_MARK, CRC_DIGITS = b"crc_num", 10       # how MindSpore ends a checkpoint with a CRC
 WORKPLACE = ".saving"                       # part of the name of the folder that a checkpoint is written in
 
 
 def write_checkpoint(path: Path | str, parameters: Mapping[str, np.ndarray | Tensor]) -> None:
-    """Save ``parameters`` as a MindSpore checkpoint, atomically.
+    """Save ``parameters``, atomically: as safetensors if the path ends so, else as a MindSpore checkpoint.
 
     Raises:
         InputError: it cannot be written, for instance because the disk is full; nothing is left behind.
     """
     path = Path(os.path.realpath(path))      # where a link leads to
-    entries = [{"name": name, "data": value if isinstance(value, Tensor) else Tensor(value)}
-               for name, value in parameters.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(path.parent)
     try:
         with _workplace(path) as folder, atomic_path(path) as temporary:
-            ms.save_checkpoint(entries, str(folder / "whole.ckpt"), crc_check=True)
-            os.replace(folder / "whole.ckpt", temporary)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or describe(error)}); nothing of it is left "
-                         "there") from None
+            whole = folder / "whole.ckpt"
+            if path.suffix == SAFETENSORS:
+                save_file({name: np.ascontiguousarray(value.asnumpy() if isinstance(value, Tensor) else value)
+                           for name, value in parameters.items()}, whole)
+            else:
+                ms.save_checkpoint([{"name": name, "data": value if isinstance(value, Tensor) else Tensor(value)}
+                                    for name, value in parameters.items()], str(whole), crc_check=True)
+            os.replace(whole, temporary)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or describe(error)
+        raise InputError(f"{path}: cannot be written ({reason}); nothing of it is left there") from None
 
 
 @contextlib.contextmanager
@@ -101,14 +117,16 @@ def free_cache_for(size: int) -> None:
         np.ones(int(min(3 * size, 0.9 * available)), np.uint8)
 
 
-def read_checkpoint(path: Path | str) -> dict[str, Parameter]:
-    """Read a checkpoint: parameter name -> parameter.
+def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
+    """Read a checkpoint of either format: parameter name -> its value.
 
     Raises:
         InputError: the file is missing, damaged, or there is too little memory for it.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint file")
+    if Path(path).suffix == SAFETENSORS:
+        return {name: Tensor(values) for name, values in read_safetensors(Path(path)).items()}
     free_cache_for(Path(path).stat().st_size)
     try:
         return ms.load_checkpoint(str(path), crc_check=_has_crc(Path(path)))
@@ -286,10 +304,10 @@ def load_config(checkpoint: Path | str) -> KTNetConfig | None:
 
 
 def checkpoints_in(folder: Path, task: str) -> list[Path]:
-    """The checkpoints KTNET_{task}-{epoch}_{step}.ckpt of a folder, the oldest first."""
+    """The checkpoints KTNET_{task}-{epoch}_{step}.ckpt or .safetensors of a folder, the oldest first."""
     places = {}
-    for path in folder.glob(f"KTNET_{task}-*.ckpt"):
-        match = re.fullmatch(rf"KTNET_{task}-(\d+)_(\d+)\.ckpt", path.name)
+    for path in folder.glob(f"KTNET_{task}-*"):
+        match = re.fullmatch(rf"KTNET_{task}-(\d+)_(\d+)\.(?:ckpt|safetensors)", path.name)
         if match:
             places[path] = (int(match[1]), int(match[2]))
     return sorted(places, key=lambda path: places[path])

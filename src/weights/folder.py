@@ -31,6 +31,7 @@ CONFIG, WEIGHTS, VOCABULARY, CARD, SUMS = ("config.json", "model.safetensors", "
 CONCEPTS, KNOWLEDGE = "concepts", ("concepts", "retrieve_nell", "nltk")
 FORMAT = 1
 FIX = "copy or download the folder again"
+COPY_FIX = "copy or download it again"
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
@@ -124,17 +125,25 @@ def read_weights(folder: ModelFolder) -> dict[str, np.ndarray]:
     Raises:
         InputError: the file is damaged, or holds something else than float32 numbers.
     """
+    return read_safetensors(folder.path / WEIGHTS)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The float32 arrays of a safetensors file.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds something else than float32 numbers.
+    """
     from safetensors import SafetensorError, safe_open
 
-    path = folder.path / WEIGHTS
     try:
         with safe_open(path, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 if tensors.get_slice(name).get_dtype() != "F32":
                     raise InputError(f"{path}: {name} is stored as {tensors.get_slice(name).get_dtype()}, not as "
-                                     f"float32; {FIX}")
+                                     f"float32; {COPY_FIX}")
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); {FIX}") from None
+        raise InputError(f"{path}: not a whole safetensors file ({error}); {COPY_FIX}") from None
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; {FIX}") from None
+        raise InputError(f"{path}: no such file; {COPY_FIX}") from None
