@@ -51,7 +51,7 @@ def test_from_files_to_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(make_places, "PASSAGES", {"train": 8, "dev": 2})
     data = DataFolder(tmp_path / "data")
     made, *others = commands(tmp_path)
-    assert made[1:] == ["examples/places/make_places.py", str(data.root)]
+    assert made[1:] == ["-m", "examples.places.make_places", str(data.root)]
     make_places.main(data.root)
     write_encoder(data)
     for _, script, *flags in others:

