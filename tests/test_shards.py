@@ -99,6 +99,7 @@ def test_files_that_do_not_go_together(made, tmp_path):
     path = parts[0].mindrecord(SQUAD, "train")
     with pytest.raises(InputError, match="named twice"):
         feature_paths(f"{path},{path}")
+    assert feature_paths(tmp_path / "a,b" / "train.mindrecord") == (tmp_path / "a,b" / "train.mindrecord",)
     with pytest.raises(InputError, match="no file fits"):
         feature_paths(tmp_path / "*.mindrecord")
     manifests = [open_converted(part.mindrecord(SQUAD, "train")) for part in parts[:2]]

@@ -207,10 +207,12 @@ def feature_paths(name: Path | str) -> tuple[Path, ...]:
     Raises:
         InputError: no file fits a pattern, or a file comes twice.
     """
-    if Path(name).exists() or not {",", "*"}.intersection(str(name)):
+    parts = [Path(part) for part in str(name).split(",")]
+    several = any("*" in part.name or part.exists() for part in parts)      # a folder's name may hold a comma
+    if Path(name).exists() or not several:
         return (Path(name),)
     found: list[Path] = []
-    for part in map(Path, str(name).split(",")):
+    for part in parts:
         fits = sorted(part.parent.glob(part.name)) if "*" in part.name else [part]
         if not fits:
             raise InputError(f"{part}: no file fits this pattern; make the parts with data_convert.py --shard")
