@@ -184,7 +184,8 @@ stage_flags() {     # TASK: sets STAGE_FLAGS
     if [[ $task == record ]]; then epochs=10 rate=3e-4; fi
     case ${STAGE:-} in
         "")
-            [[ " ${FLAGS[*]}" == *" --freeze"[=\ ]* ]] || STAGE_FLAGS=(--stages two)
+            # A file's value gives way to what the user says, be it in a file or by a flag.
+            [[ " ${FLAGS[*]} " == *" --freeze"[\ =]* ]] || STAGE_FLAGS=(--config "$ROOT/config/two_stages.yaml")
             ;;
         freeze)
             STAGE_FLAGS=(--freeze True --encoder_dropout True --epoch "$epochs" --learning_rate "$rate"

@@ -30,6 +30,7 @@ def choose_buckets(lengths: np.ndarray, max_seq_len: int, count: int) -> tuple[i
     held = np.searchsorted(np.sort(lengths), candidates, side="right")       # features that fit into each candidate
     work = [size * (1.0 + size / SUBLAYER_WIDTH) for size in candidates]
     last = len(candidates) - 1
+    count = min(count, len(candidates))
     best = [[held[end] * work[end] for end in range(last + 1)]]              # one bucket up to candidate `end`
     previous: list[list[int]] = [[-1] * (last + 1)]
     for _ in range(1, count):

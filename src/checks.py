@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -123,7 +124,8 @@ def devices_here(settings: TrainingSettings | EvaluationSettings) -> int:
     """Devices that a run takes on this host; the launchers tell the number of hosts in NNODES."""
     if isinstance(settings, EvaluationSettings) or not settings.job.is_distribute:
         return 1
-    return settings.job.device_num // int(os.environ.get("NNODES", "1"))
+    hosts = os.environ.get("NNODES", "")
+    return settings.job.device_num // (int(hosts) if re.fullmatch("[1-9][0-9]{0,5}", hosts) else 1)
 
 
 def check_packages() -> None:

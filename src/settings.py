@@ -40,6 +40,7 @@ from utils.args import (
     NonNegativeFloat,
     NonNegativeInt,
     OnOff,
+    PadMultiple,
     PositiveInt,
     Settings,
     flag,
@@ -144,7 +145,7 @@ class NetworkSettings(FlagGroup, title="network"):
     use_nell: bool = flag(True, "read the NELL memory")
     wn_concept_embedding_path: Path | None = flag(None, "WordNet concept vectors [KB_embeddings/wn_concept2vec.txt]")
     nell_concept_embedding_path: Path | None = flag(None, "NELL concept vectors [KB_embeddings/nell_concept2vec.txt]")
-    kb_pad_multiple: PositiveInt = flag(KB_PAD_MULTIPLE, "pad rows and columns of the concept tables to a multiple of "
+    kb_pad_multiple: PadMultiple = flag(KB_PAD_MULTIPLE, "pad rows and columns of the concept tables to a multiple of "
                                                          "this")
 
 

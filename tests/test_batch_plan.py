@@ -37,6 +37,11 @@ def test_buckets_are_the_cheapest(lengths, count):
     assert padded_work(lengths, buckets) == pytest.approx(best)
 
 
+def test_more_buckets_than_lengths_take_no_time():
+    lengths = np.arange(4, 97, dtype=np.int32)
+    assert choose_buckets(lengths, 96, 2 ** 31 - 1) == choose_buckets(lengths, 96, 6) == (16, 32, 48, 64, 80, 96)
+
+
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 3), st.booleans())
 def test_an_epoch_sees_every_feature_in_full_batches(lengths, batch_size, epoch, shuffle):

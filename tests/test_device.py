@@ -8,6 +8,9 @@ import export
 import predict
 import run_KTNET_record
 import run_KTNET_squad_eval
+from src.checks import devices_here
+from src.config import SQUAD
+from src.settings import TrainingSettings
 from utils import device
 from utils.util import InputError
 
@@ -56,3 +59,12 @@ def test_what_is_missing_is_named_before_a_device_is_looked_for(monkeypatch, tmp
     monkeypatch.setattr(device, "choose_target", lambda wanted: pytest.fail("looked for a device"))
     with pytest.raises(InputError, match=said):
         main([*flags, "--device_target", "Ascend", *(["--data_url", str(tmp_path)] if main is not export.main else [])])
+
+
+@pytest.mark.parametrize(("hosts", "here"), [("2", 4), ("", 8), ("two", 8), ("0", 8), (None, 8)])
+def test_hosts_that_are_no_number_count_as_one(monkeypatch, hosts, here):
+    monkeypatch.delenv("NNODES", raising=False)
+    if hosts is not None:
+        monkeypatch.setenv("NNODES", hosts)
+    settings = TrainingSettings.parse(["--is_distribute", "True", "--device_num", "8"], SQUAD)
+    assert devices_here(settings) == here

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.fuzz_readers import READERS, make_input, seeds, try_reader
@@ -26,6 +27,7 @@ from utils.util import (
     file_digest,
     read_json,
     read_text,
+    run_main,
     text_digest,
     write_json,
     write_text,
@@ -72,6 +74,7 @@ def test_a_vocabulary_saved_on_windows_is_the_same(tmp_path):
     (b'["\xff"]', r"not UTF-8 \(byte 0xff\)"),
     (b'{"a":\n 1', "line 2, column 3: not JSON"),
     (b"", "line 1, column 1: not JSON"),
+    (b'{"a": {"b": 1, "b": 2}}', "the key 'b' comes twice"),
 ])
 def test_json_that_is_refused(tmp_path, content, message):
     path = tmp_path / "file.json"
@@ -79,6 +82,17 @@ def test_json_that_is_refused(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as error:
         read_json(path)
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_too_little_memory_is_one_line(capsys):
+    def allocate(_):
+        np.zeros((1 << 40, 1 << 20), np.int8)
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(allocate, [])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith("error: out of memory (Unable to allocate") and \
+        error.count("\n") == 1
 
 
 def test_json_that_is_read(tmp_path):

@@ -60,7 +60,7 @@ class Launchers:
         self.notes = folder / "notes"
         for path in (self.root, self.caller / "my data", self.notes):
             path.mkdir(parents=True)
-        for name in ("scripts", "src", "utils"):
+        for name in ("scripts", "src", "utils", "config"):
             shutil.copytree(REPOSITORY / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
         for script in [*REPOSITORY.glob("run_KTNET_*.py"), REPOSITORY / "predict.py"]:
             shutil.copy(script, self.root)
@@ -103,7 +103,7 @@ class Launchers:
 
     def made(self) -> set[str]:
         """What a launcher has made in the copy."""
-        return {path.name for path in self.root.iterdir()} - {"scripts", "src", "utils", *(
+        return {path.name for path in self.root.iterdir()} - {"scripts", "src", "utils", "config", *(
             script.name for script in REPOSITORY.glob("run_KTNET_*.py")), "predict.py"}
 
 
@@ -292,15 +292,16 @@ def test_two_stages(launchers: Launchers) -> None:
     second = launchers.arguments()
     assert Path(value_of(second, "--init_checkpoint")).name == "KTNET_record-10_1.ckpt"
     assert value_of(second, "--learning_rate") == "3e-5" and "--freeze" not in second
-    assert "--stages" not in first and "--stages" not in second
+    assert "--config" not in first and "--config" not in second
     assert launchers.call("run_record_twomemory.sh", "my data", STAGE="half").returncode == 2
 
 
 def test_both_stages_are_the_default(launchers: Launchers) -> None:
     assert launchers.call("run_squad_twomemory.sh", "my data", "--", "--epoch", "2").returncode == 0
-    assert value_of(launchers.arguments(), "--stages") == "two"
-    assert launchers.call("run_squad_twomemory.sh", "my data", "--", "--freeze", "True").returncode == 0
-    assert "--stages" not in launchers.arguments()
+    assert value_of(launchers.arguments(), "--config") == str(launchers.root / "config" / "two_stages.yaml")
+    for freeze in (["--freeze", "True"], ["--freeze=True"]):
+        assert launchers.call("run_squad_twomemory.sh", "my data", "--", *freeze).returncode == 0
+        assert "--config" not in launchers.arguments()
 
 
 # --- what the checks find --------------------------------------------------------------------------------------------

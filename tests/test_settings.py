@@ -201,12 +201,15 @@ def test_saved_options_can_be_given_back(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_in_config_can_be_used(path):
-    tasks = [task for task in (SQUAD, RECORD) if path.name.startswith((task.name, "small"))]
+    tasks = [task for task in (SQUAD, RECORD) if path.name.startswith((task.name, "small", "two"))]
     assert tasks
     for task in tasks:
         settings = TrainingSettings.parse(["--config", str(path)], task)
-        assert settings.recipe.learning_rate > 0 and settings.given & {"learning_rate", "recipe"}
-        assert len(settings.recipe.in_stages(settings.task.first_stages)) == 1 + ("authors" in path.name)
+        assert settings.recipe.learning_rate > 0 and settings.given & {"learning_rate", "recipe", "stages"}
+        stages = 1 + ("authors" in path.name or "two" in path.name)
+        assert len(settings.recipe.in_stages(settings.task.first_stages)) == stages
+        by_launcher = ["--config", str(ROOT / "config" / "two_stages.yaml"), "--config", str(path)]
+        assert TrainingSettings.parse(by_launcher, task).recipe.stages == settings.recipe.stages
 
 
 @pytest.mark.parametrize(("name", "text", "said"), [
@@ -224,6 +227,10 @@ def test_every_recipe_in_config_can_be_used(path):
     ("a.yaml", "data_url: \"\\ud800\"", "data_url: holds a character"),
     ("a.yaml", "lr_schedule: " + "x" * 5000, "lr_schedule: 'xxx"),
     ("a.json", "{\"data_url\": \"a\\u0000b\"}", "data_url: holds a character"),
+    ("a.yaml", "kb_pad_multiple: 1000000", "kb_pad_multiple: '1000000' is more than 1024"),
+    ("a.yaml", "epoch: 1\nepoch: 2", "epoch is given twice"),
+    ("a.json", '{"epoch": 1, "epoch": 2}', "the key 'epoch' comes twice"),
+    ("a.yaml", "load_pretrain_checkpoint_path: a\ninit_pretraining_params: b", "given twice, under two names"),
     ("a.json", "{", "not JSON"),
     ("b.yaml", None, "no such file")])
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path, name, text, said):
@@ -232,6 +239,16 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, name, text, said):
     with pytest.raises(InputError) as refused:
         TrainingSettings.parse(["--config", str(tmp_path / name)], SQUAD)
     assert said in str(refused.value) and "\n" not in str(refused.value) and len(str(refused.value)) < 500
+
+
+def test_a_program_gives_flags_as_the_command_line_does():
+    values = PredictionSettings.from_values(
+        {"load_checkpoint_path": "X.ckpt", "data_url": "data", "whole_words": False, "question": ("Who?",)}, "here")
+    settings = PredictionSettings.of(values)
+    assert settings.data.folder.bert() == Path("data/cased_L-24_H-1024_A-16")
+    assert not settings.question.whole_words and settings.question.question == ("Who?",)
+    with pytest.raises(InputError, match="here: whole_word: .*did you mean whole_words"):
+        PredictionSettings.from_values({"whole_word": False}, "here")
 
 
 @pytest.mark.parametrize("cls", SCRIPTS, ids=lambda cls: cls.__name__)

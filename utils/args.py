@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
+import operator
 import sys
 import types
 import typing
@@ -22,7 +24,8 @@ from src.config import TaskConfig
 from utils.util import LOGGER, InputError, is_text, read_json, read_text
 
 S = TypeVar("S", bound="Settings")
-CONFIG_HELP = "YAML or JSON file of flags, as config/*.yaml or a saved options_*.json; flags on the command line win"
+CONFIG_HELP = ("YAML or JSON file of flags, as config/*.yaml or a saved options_*.json; flags on the command line win, "
+               "and of several files the later one")
 # What other people's scripts call our flags.
 ELSEWHERE = {"num_train_epochs": "epoch", "num_epochs": "epoch", "lr": "learning_rate", "seed": "random_seed",
              "per_device_train_batch_size": "batch_size", "train_batch_size": "batch_size", "device": "device_target",
@@ -112,16 +115,16 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{shown(text)} is neither True nor False")
 
 
-def whole_number(text: str, least: int) -> int:
-    """Read a whole number from ``least`` to 2,147,483,647, as seeds and sizes must be."""
+def whole_number(text: str, least: int, most: int = MOST) -> int:
+    """Read a whole number from ``least`` to ``most``, by default 2,147,483,647, as seeds and sizes must be."""
     try:
         value = int(text)
     except ValueError:
         value = least - 1
     if value < least:
         raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of at least {least}")
-    if value > MOST:
-        raise argparse.ArgumentTypeError(f"{shown(text)} is more than {MOST}, the greatest number there is here")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is more than {most}, the greatest number there is here")
     return value
 
 
@@ -133,6 +136,11 @@ def positive_int(text: str) -> int:
 def non_negative_int(text: str) -> int:
     """Read a whole number of at least 0."""
     return whole_number(text, 0)
+
+
+def pad_multiple(text: str) -> int:
+    """Read what rows and columns of a table are padded to a multiple of."""
+    return whole_number(text, 1, 1024)
 
 
 def finite_float(text: str) -> float:
@@ -168,6 +176,7 @@ class Switch:
 
 PositiveInt = Annotated[int, positive_int]
 NonNegativeInt = Annotated[int, non_negative_int]
+PadMultiple = Annotated[int, pad_multiple]
 NonNegativeFloat = Annotated[float, non_negative_float]
 Fraction = Annotated[float, fraction]
 OnOff = Annotated[bool, Switch]
@@ -315,7 +324,7 @@ class Settings:
             f"  {script} {example if task is None else example.format(task=task)}" for example in cls.examples)]
         parser = OneLineParser(prog=prog, description="\n".join(lines), argument_default=argparse.SUPPRESS,
                                formatter_class=ExamplesFormatter)
-        parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
+        parser.add_argument("--config", type=Path, action="append", metavar="FILE", help=CONFIG_HELP)
         groups: dict[str, argparse._ArgumentGroup] = {}
         for one in declared(cls, task):
             if one.title not in groups:
@@ -342,8 +351,8 @@ class Settings:
         given = vars(parser.parse_args(argv))
         for name, value in given.items():
             refuse_other_bytes(parser, name, value)
-        if "config" in given:
-            given = {**cls.from_file(given.pop("config"), task), **given}
+        files = [cls.from_file(path, task) for path in given.pop("config", [])]
+        given = functools.reduce(operator.or_, [*files, given])
         ignored = [one.name for one in cls.unread(task) if one.name in given]
         if ignored:
             LOGGER.warning("%s: no effect here, only training reads %s", parser.prog, ", ".join(
@@ -360,15 +369,24 @@ class Settings:
         Raises:
             InputError: the file is missing, is not a mapping, or has an unknown key or a value that is invalid.
         """
+        return cls.from_values(read_mapping_file(path), path, task)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], source: Path | str, task: TaskConfig | None = None
+                    ) -> dict[str, Any]:
+        """As :meth:`from_file`, from the values of a file; ``source`` is for error messages."""
         known = {name: one for one in (*declared(cls, task), *cls.unread(task))
                  for name in (one.name, *one.flag.aliases)}
-        given = {}
-        for key, value in read_mapping_file(path).items():
+        given: dict[str, Any] = {}
+        for key, value in values.items():
             if key not in known:
-                raise InputError(f"{path}: {key}: {cls.prog.format(task=task)} has no such flag"
+                raise InputError(f"{source}: {key}: {cls.prog.format(task=task)} has no such flag"
                                  f"{suggestion(str(key), list(known))}")
+            name = known[key].name
             if value is not None:
-                given[known[key].name] = read_value(known[key], value, path)
+                if name in given:
+                    raise InputError(f"{source}: {key}: {name} is given twice, under two names; remove one")
+                given[name] = read_value(known[key], value, source)
         return given
 
     @classmethod
@@ -444,7 +462,11 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
         import yaml  # seldom needed
 
         try:
-            values = yaml.safe_load(read_text(path))
+            text = read_text(path)
+            refuse_repeated(yaml.compose(text, yaml.SafeLoader), path)
+            values = yaml.safe_load(text)
+        except InputError:
+            raise
         except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
             # PyYAML does not check what an explicit tag (!!bool, !!timestamp) is given to
             raise InputError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from None
@@ -453,7 +475,16 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_value(one: Declared, value: Any, path: Path) -> Any:
+def refuse_repeated(node: Any, path: Path) -> None:
+    """Refuse a YAML mapping (None: an empty file) that has a key twice: the first value would be ignored."""
+    seen = set()
+    for key, _ in node.value if node is not None and node.id == "mapping" else []:
+        if key.id == "scalar" and key.value in seen:
+            raise InputError(f"{path}: {key.value} is given twice; remove one")
+        seen.add(str(key.value))
+
+
+def read_value(one: Declared, value: Any, source: Path | str) -> Any:
     """Read a flag's value from a file as the command line would read it.
 
     Raises:
@@ -461,18 +492,19 @@ def read_value(one: Declared, value: Any, path: Path) -> Any:
     """
     if one.type.is_list:
         whole = dataclasses.replace(one, type=dataclasses.replace(one.type, is_list=False))
-        return [read_value(whole, part, path) for part in (value if isinstance(value, list) else [value])]
+        return [read_value(whole, part, source) for part in (value if isinstance(value, (list, tuple)) else [value])]
     try:
         if isinstance(value, (list, dict)):
             raise argparse.ArgumentTypeError("one value is wanted")
-        read = boolean(str(value)) if one.type.is_switch else one.type.read(str(value))
+        text = str(value)
+        read = boolean(text) if one.type.is_switch else one.type.read(text)
         if one.type.choices and read not in one.type.choices:
             raise argparse.ArgumentTypeError(f"{shown(read)} is none of {', '.join(one.type.choices)}"
                                              f"{suggestion(str(read), one.type.choices)}")
         if isinstance(read, (str, Path)) and not is_text(str(read).replace("\0", "\ud800")):
             raise argparse.ArgumentTypeError("holds a character that no text or name of a file has")
     except (argparse.ArgumentTypeError, ValueError) as error:
-        raise InputError(f"{path}: {one.name}: {error}") from None
+        raise InputError(f"{source}: {one.name}: {error}") from None
     return read
 
 

@@ -52,6 +52,12 @@ def run_main(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] |
         print(f"error: {error}: not installed for {sys.executable}; scripts/quickstart.sh makes .venv with everything: "
               "start this with .venv/bin/python", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        if os.environ.get("KTNET_DEBUG") == "1":
+            raise
+        print(f"error: out of memory ({describe(error) or 'no more to be had'}); a smaller --batch_size and a shorter "
+              "--max_seq_len need less", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         say_interrupted()
         sys.exit(INTERRUPTED)
@@ -128,12 +134,13 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: the file is missing, is not UTF-8, or is not JSON (see :func:`parse_json`).
+        InputError: the file is missing, is not UTF-8, is not JSON (see :func:`parse_json`), or an object has a key
+            twice, so that one of the values would be ignored.
     """
-    return parse_json(read_text(path), path)
+    return parse_json(read_text(path), path, object_pairs_hook=_without_repeats)
 
 
-def parse_json(text: str, source: Path | str) -> Any:
+def parse_json(text: str, source: Path | str, **options: Any) -> Any:
     """Parse JSON that came from ``source``; numbers are finite and whole numbers have at most 64 bits.
 
     Raises:
@@ -141,7 +148,7 @@ def parse_json(text: str, source: Path | str) -> Any:
             surrogate pair, which cannot be written as UTF-8.
     """
     try:
-        values = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_bounded)
+        values = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_bounded, **options)
         if SURROGATE_ESCAPE.search(text):
             json.dumps(values, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
@@ -153,6 +160,14 @@ def parse_json(text: str, source: Path | str) -> Any:
         raise InputError(f"{source}: holds half a surrogate pair, which is no character; remove it") from None
     except ValueError as error:
         raise InputError(f"{source}: {error}; is this the right file?") from None
+    return values
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:60]!r} comes twice in an object")
     return values
 
 

@@ -89,6 +89,7 @@ def measure_memory_weights(network: KTNET, data_file: Path | str, memories: Sequ
     Returns:
         Name of the memory -> mean weight; without those for which no word piece has a concept.
     """
+    batch_size = min(batch_size, MEASURED_FEATURES)
     dataset = create_dev_dataset(data_file, batch_size=batch_size, knowledge_bases=memories, buckets=(length,))
     weigh = MemoryWeights(network)
     sums = np.zeros((len(memories), 2))

@@ -41,6 +41,7 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
         float32 start and end logits [N, S] by unique id; UNCOMPUTED_LOGIT beyond a batch's bucket.
     """
     lengths = feature_lengths(data_file)
+    batch_size = min(batch_size, len(lengths))
     dataset = create_dev_dataset(data_file, batch_size=batch_size, knowledge_bases=memories, buckets=buckets)
     unique_ids = np.empty(len(lengths), np.int64)
     logits = np.full((2, len(lengths), buckets[-1]), UNCOMPUTED_LOGIT, np.float32)

@@ -167,9 +167,10 @@ class Reader:
             flags: further flags of predict.py by their names, for instance ``ner="none"`` or ``whole_words=False``.
 
         Raises:
-            InputError: the folder is damaged, or something it needs is not installed.
+            InputError: the folder is damaged, something it needs is not installed, or a flag is unknown or invalid.
         """
-        return cls(PredictionSettings.of({"load_checkpoint_path": local_model(Path(folder)), **flags}))
+        values = {"load_checkpoint_path": local_model(Path(folder)), **flags}
+        return cls(PredictionSettings.of(PredictionSettings.from_values(values, "Reader.from_folder")))
 
     def ask(self, passage: str, question: str) -> Result:
         """Answer one question about a passage.
