@@ -338,7 +338,8 @@ def test_tagging_keeps_the_data_and_goes_on_where_it_was(tmp_path):
     ]
     assert len(tagger.seen) == 2  # a text that comes twice is tagged once
     cache = tmp_path / "cache.jsonl"
-    cache.write_bytes(cache.read_bytes()[:-5])  # the run was interrupted in the second line
+    damaged = b'5\n[["a"]]\n["a", 5]\n["a", [2, 1]]\n[' + b"[" * 100_000 + b"\n"
+    cache.write_bytes(damaged + cache.read_bytes()[:-5])  # the run was interrupted in the second line
     again = CapitalTagger()
     tag_dataset(source, tmp_path / "again.json", TagCache(cache), lambda: again)
     assert again.seen == [" Où est Paris ?"] and (tmp_path / "again.json").read_bytes() == target.read_bytes()
@@ -573,6 +574,14 @@ def test_a_damaged_wordnet_archive_is_named(tmp_path, place):
     (tmp_path / "wordnet.zip").write_bytes(content)
     with pytest.raises(InputError, match=r"wordnet\.zip"):
         WordNet(tmp_path / "wordnet.zip").lemmas("feet")
+
+
+@pytest.mark.parametrize("name", ["data.noun", "index.verb"])
+def test_a_wordnet_that_was_cut_short_is_refused(tmp_path, name):
+    path = make_wordnet(tmp_path / "wordnet") / name
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=f"wordnet: {name} is damaged"):
+        WordNet(path.parent).synsets("bank")
 
 
 def test_words_without_concepts(tmp_path):

@@ -86,13 +86,17 @@ class WordNet:
         try:
             if self.path.suffix == ".zip":
                 with zipfile.ZipFile(self.path) as archive:
-                    return archive.read(f"wordnet/{name}")
-            return (self.path / name).read_bytes()
+                    content = archive.read(f"wordnet/{name}")
+            else:
+                content = (self.path / name).read_bytes()
         except (FileNotFoundError, KeyError):
             fix = _FIX_PRESENT if self.path.exists() else _FIX
             raise InputError(f"{self.path}: {name} is missing; {fix}") from None
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
             raise InputError(f"{self.path}: no zip file, or a damaged one; {_FIX_PRESENT}") from None
+        if content and not content.endswith(b"\n"):      # words of what is missing would have no synsets
+            raise self._damaged(name)
+        return content
 
     def _damaged(self, name: str) -> InputError:
         return InputError(f"{self.path}: {name} is damaged; {_FIX_PRESENT}")
