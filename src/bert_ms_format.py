@@ -45,7 +45,7 @@ from src.weights.sources import (  # noqa: E402
     check_finite,
     open_source,
 )
-from utils.util import LOGGER, InputError, atomic_path, file_digest, run_main, set_up_logging  # noqa: E402
+from utils.util import LOGGER, InputError, atomic_path, run_main, set_up_logging, text_digest  # noqa: E402
 
 # Fields of the configuration that do not change what the encoder computes.
 TRAINING_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
@@ -214,7 +214,7 @@ def convert_ktnet(source: PaddleFolder, data: DataFolder, dataset: str, output: 
         check_table(parameters[f"embedding_{base.name}.embedding_table"], vectors[base][1], data.vectors(base))
     digests = {base.name: concept_digest(names) for base, (names, _) in vectors.items()}
     config = dataclasses.replace(
-        config, dataset=dataset, vocabulary_md5=file_digest(source.vocab_path),
+        config, dataset=dataset, vocabulary_md5=text_digest(source.vocab_path),
         memories=tuple(dataclasses.replace(memory, concepts_sha256=digests[memory.name])
                        for memory in config.memories))
     from src.weights.checkpoint import save_config, write_checkpoint

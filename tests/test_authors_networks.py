@@ -16,7 +16,7 @@ from src.KTNET import KTNET  # noqa: E402
 from src.weights.checkpoint import load_weights, open_checkpoint  # noqa: E402
 from testing import reference  # noqa: E402
 from tests.test_bert_ms_format import EMBEDDINGS, LAYER, listing, persistable  # noqa: E402
-from utils.util import InputError, file_digest  # noqa: E402
+from utils.util import InputError, text_digest  # noqa: E402
 
 WIDTH = 10                          # of the vectors: no multiple of 16, as the authors' 100
 CONCEPTS = {"wn": 21, "nell": 12}   # with row 0 no multiples of 16 either
@@ -74,7 +74,7 @@ def make_folder(root, bases, kind):
                               vectors_of(parameters if base in bases else every, base))
     data.bert().mkdir()
     (data.bert() / "bert_config.json").write_text(json.dumps(dataclasses.asdict(BERT)))
-    (data.bert() / "vocab.txt").write_text("".join(f"piece{i}\n" for i in range(BERT.vocab_size)))
+    (data.bert() / "vocab.txt").write_bytes(b"".join(b"piece%d\r\n" % i for i in range(BERT.vocab_size)))
     return data, write_authors(root / f"KTNET_fine-tuned-model_{kind}", bases, parameters), parameters, names
 
 
@@ -93,7 +93,7 @@ def test_logits_are_the_reference_s(tmp_path, bases, kind):
     assert config == KTNetConfig(BERT, tuple(
         MemoryConfig(base.name, 32 if base is WORDNET else 16, 16, base.max_concepts,
                      concept_digest(names[base.name])) for base in bases), 384, dataset,
-        file_digest(data.bert() / "vocab.txt"))
+        text_digest(data.bert() / "vocab.txt"))
     network = KTNET(config)
     assert not load_weights(network, checkpoint).ignored
     if reference.torch is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ ms = pytest.importorskip("mindspore")
 import export  # noqa: E402
 import run_KTNET_squad  # noqa: E402
 import run_KTNET_squad_eval  # noqa: E402
-from src.config import SPLITS, WORDNET, DataFolder  # noqa: E402
+from src.config import SPLITS, SQUAD, WORDNET, DataFolder  # noqa: E402
 from src.data_convert import convert  # noqa: E402
 from src.knowledge.concepts import concept_digest, read_concept_vectors, write_concept_vectors  # noqa: E402
-from src.weights.build import as_older_port, check_meaning  # noqa: E402
+from src.settings import EvaluationSettings  # noqa: E402
+from src.weights.build import as_older_port, as_trained, build_for_evaluation, check_meaning  # noqa: E402
 from src.weights.checkpoint import (  # noqa: E402
     checkpoints_in,
     config_path,
     load_config,
+    load_options,
     open_checkpoint,
     read_checkpoint,
     write_checkpoint,
@@ -125,6 +128,38 @@ def test_sizes_that_no_longer_fit_are_refused(tmp_path, place, value, message):
     with pytest.raises(InputError, match=message) as caught:
         open_checkpoint(path)
     assert str(config_path(path)) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ([], "its options are not an object"), ({"doc_stride": "far"}, "doc_stride: 'far' is not a whole number"),
+    ({"do_lower_case": 3}, "do_lower_case: '3' is neither"),
+    ({"vocab_path": ["a"]}, "vocab_path: one value is wanted")])
+def test_options_that_cannot_be_are_refused(tmp_path, options, message):
+    path = tmp_path / "KTNET_squad-1_1.ckpt"
+    config_path(path).write_text(json.dumps({"network": TINY.to_dict(), "options": options}))
+    with pytest.raises(InputError, match=f"KTNET_squad-1_1.json: {message}"):
+        load_options(path)
+    config_path(path).write_text(json.dumps({"options": {"doc_stride": 3, "vocab_path": "v.txt", "epoch": "?"}}))
+    assert load_options(path) == {"doc_stride": 3, "vocab_path": Path("v.txt")}
+
+
+def test_what_no_shape_tells_is_taken_from_the_checkpoint(caplog):
+    """A second stage from a network that was computed otherwise than the encoder's file says."""
+    caplog.set_level("INFO")
+    own = dataclasses.replace(TINY.bert, hidden_act="relu", num_attention_heads=1, hidden_dropout_prob=0.5)
+    assert as_trained(TINY.bert, own, "start.ckpt") == dataclasses.replace(own, hidden_dropout_prob=TINY.bert.
+                                                                           hidden_dropout_prob)
+    assert "start.ckpt: computed as it was trained" in caplog.text and "hidden_act relu" in caplog.text
+    caplog.clear()
+    assert as_trained(TINY.bert, TINY.bert, "start.ckpt") == TINY.bert and not caplog.text
+
+
+def test_features_without_a_memory_s_concepts_are_refused(tmp_path):
+    path = tmp_path / "KTNET_squad-1_1.ckpt"
+    make_checkpoint(path, TINY)
+    settings = EvaluationSettings.parse(["--load_checkpoint_path", str(path), "--max_seq_len", "40"], SQUAD)
+    with pytest.raises(InputError, match="reads the knowledge base nell, of which the features hold nothing"):
+        build_for_evaluation(settings, {"knowledge_bases": [{"name": "wn", "concepts": 3}]})
 
 
 def test_a_broken_encoder_is_found_before_training(data, tmp_path):

@@ -20,7 +20,7 @@ from src.knowledge.own import map_path
 from src.knowledge.wordnet_db import find_wordnet
 from src.settings import AS_CONVERTED, ExportSettings, FeatureSettings
 from src.weights.build import check_meaning
-from src.weights.checkpoint import AVERAGE_PREFIX, Checkpoint, config_path, open_checkpoint
+from src.weights.checkpoint import AVERAGE_PREFIX, Checkpoint, load_options, open_checkpoint
 from src.weights.folder import (
     CARD,
     CONCEPTS,
@@ -90,10 +90,11 @@ def find_ingredients(settings: ExportSettings, checkpoint: Checkpoint) -> Ingred
     """
     assert checkpoint.config is not None
     data, vocabulary = settings.data.folder, settings.data.vocab_path
-    trained = read_json(config_path(checkpoint.path)).get("options", {})
+    trained = load_options(checkpoint.path)
+    own: Path | None
     if is_model_folder(checkpoint.path):
         model = read_folder(checkpoint.path)
-        data, bases, own = DataFolder(model.path), model.bases, str(model.vocabulary)
+        data, bases, own = DataFolder(model.path), model.bases, model.vocabulary
     else:
         known = {base.name: base for base in settings.data.bases()}
         unknown = [memory.name for memory in checkpoint.config.memories if memory.name not in known]
@@ -102,9 +103,9 @@ def find_ingredients(settings: ExportSettings, checkpoint: Checkpoint) -> Ingred
                              "that describes it")
         bases = tuple(dataclasses.replace(known[memory.name], max_concepts=memory.max_concepts)
                       for memory in checkpoint.config.memories)
-        own = trained.get("vocab_path", "")
-    if "vocab_path" not in settings.given and own and Path(own).is_file():
-        vocabulary = Path(own)
+        own = trained.get("vocab_path")
+    if "vocab_path" not in settings.given and own and own.is_file():
+        vocabulary = own
     defaults = FeatureSettings()
     options = {name: trained.get(name, getattr(defaults, name)) for name in AS_CONVERTED if name != "max_seq_len"}
     task = TASKS.get(checkpoint.config.dataset, SQUAD)

@@ -8,9 +8,9 @@ from pathlib import Path
 from src.config import SQUAD, DataFolder, KnowledgeBase
 from src.reader.tokenization import BertTokenizer
 from src.settings import AS_CONVERTED, PredictionSettings
-from src.weights.checkpoint import config_path, load_config
+from src.weights.checkpoint import load_config, load_options
 from src.weights.folder import is_model_folder, read_folder
-from utils.util import InputError, read_json
+from utils.util import InputError
 
 
 def with_dataset(settings: PredictionSettings) -> PredictionSettings:
@@ -28,12 +28,11 @@ def filled_settings(settings: PredictionSettings) -> PredictionSettings:
     config = load_config(checkpoint)
     if config is None:
         return settings
-    trained = {"max_seq_len": config.max_seq_len, **read_json(config_path(checkpoint)).get("options", {})}
-    values = {flag: trained[flag] for flag in AS_CONVERTED
-              if flag not in settings.given and trained.get(flag) is not None}
+    trained = {"max_seq_len": config.max_seq_len, **load_options(checkpoint)}
+    values = {flag: trained[flag] for flag in AS_CONVERTED if flag not in settings.given and flag in trained}
     vocabulary = read_folder(checkpoint).vocabulary if is_model_folder(checkpoint) else trained.get("vocab_path")
-    if vocabulary and Path(vocabulary).is_file() and "vocab_path" not in settings.given:
-        values["vocab_path"] = Path(vocabulary)
+    if vocabulary and vocabulary.is_file() and "vocab_path" not in settings.given:
+        values["vocab_path"] = vocabulary
     return settings.with_flags(**values)
 
 

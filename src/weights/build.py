@@ -24,6 +24,7 @@ from src.weights.checkpoint import load_weights, open_checkpoint, open_encoder
 from src.weights.names import MINDSPORE_DEFAULTS
 from utils.util import LOGGER, InputError
 
+UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")    # sizes of an encoder that no weight's shape tells
 
 def compute_type(device: NetworkDeviceSettings) -> Any:
     """The type of the tensors that are multiplied; on CPU oneDNN itself rounds float32 to bfloat16."""
@@ -116,6 +117,15 @@ def as_older_port(bert: BertConfig, checkpoint: Path) -> BertConfig:
     return dataclasses.replace(bert, **MINDSPORE_DEFAULTS)
 
 
+def as_trained(bert: BertConfig, trained: BertConfig, checkpoint: Path) -> BertConfig:
+    """The encoder with what its weights do not show taken from the checkpoint that training starts from."""
+    own = {name: getattr(trained, name) for name in UNSEEN if getattr(trained, name) != getattr(bert, name)}
+    if own:
+        LOGGER.info("%s: computed as it was trained, not as the encoder's file says: %s", checkpoint,
+                    ", ".join(f"{name} {value}" for name, value in own.items()))
+    return dataclasses.replace(bert, **own)
+
+
 def check_lengths(bert: BertConfig, max_seq_len: int, source: Path) -> None:
     """Refuse a sequence that the encoder has no positions for."""
     if max_seq_len > bert.max_position_embeddings:
@@ -137,6 +147,8 @@ def build_for_training(settings: TrainingSettings, manifest: Mapping[str, Any]) 
              else open_checkpoint(job.init_checkpoint))
     if start.is_older_port:
         bert = as_older_port(bert, start.path)
+    elif start.config is not None:
+        bert = as_trained(bert, start.config.bert, start.path)
     config = KTNetConfig(bert, make_memories(settings.wanted_bases(), tables), max_seq_len,
                          manifest["settings"]["dataset"], vocabulary_md5(manifest))
     if start.config is not None:
@@ -177,7 +189,10 @@ def build_for_evaluation(settings: EvaluationSettings | PredictionSettings, mani
                              f"{'with' if name in held else 'without'} this memory; leave the flag out")
     rows = {base["name"]: base["concepts"] for base in manifest["knowledge_bases"]}
     for memory in config.memories:
-        if not rows.get(memory.name, memory.rows) < memory.rows:
+        if memory.name not in rows:
+            raise InputError(f"{checkpoint}: reads the knowledge base {memory.name}, of which the features hold "
+                             "nothing; convert them with it (--kb_config)")
+        if not rows[memory.name] < memory.rows:
             raise InputError(f"{checkpoint}: its {memory.name} table has {memory.rows} rows, too few "
                              "for the concepts of the features; convert with the vectors that it was trained with")
     network = network_class(config, is_training=False, compute_type=compute_type(settings.device))

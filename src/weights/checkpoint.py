@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from src.config import KTNetConfig
+from src.settings import AS_CONVERTED, PredictionSettings
 from src.weights.folder import (
     CONFIG,
     WEIGHTS,
@@ -301,6 +302,21 @@ def load_config(checkpoint: Path | str) -> KTNetConfig | None:
         return None
     values = read_json(path)
     return KTNetConfig.from_dict(values.get("network") if isinstance(values, dict) else None, path)
+
+
+def load_options(checkpoint: Path | str) -> dict[str, Any]:
+    """The flags with which a checkpoint's features were made, as far as the file with its sizes says them.
+
+    Raises:
+        InputError: the file is broken, or a value is none that the flag can have.
+    """
+    path = config_path(checkpoint)
+    values = read_json(path)
+    options = values.get("options", {}) if isinstance(values, dict) else None
+    if not isinstance(options, dict):
+        raise InputError(f"{path}: its options are not an object; copy it again from where the network was trained")
+    return PredictionSettings.from_values({name: options[name] for name in (*AS_CONVERTED, "vocab_path")
+                                           if name in options}, path)
 
 
 def checkpoints_in(folder: Path, task: str) -> list[Path]:
