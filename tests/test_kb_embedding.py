@@ -11,6 +11,7 @@ import train_kb_embedding
 from src.knowledge.concepts import read_concept_vectors
 from src.knowledge.triples import number_triples, rank_test_set, read_triples
 from src.settings import EmbeddingRecipe
+from src.training import vectors
 from src.training.vectors import DistMultLoss, batches
 from testing.toy_wordnet import make_wordnet
 from utils.util import InputError, run_main
@@ -107,11 +108,29 @@ def test_training_learns_and_writes(tmp_path):
     output = tmp_path / "KB_embeddings" / "kin_concept2vec.txt"
     train_kb_embedding.main(["--triples", str(tmp_path / "kin"), "--output", str(output), "--width", "16",
                              "--epoch", "60", "--batch_size", "24", "--negatives", "16"])
-    names, vectors = read_concept_vectors(output)
-    assert vectors.shape == (50, 16) and names[:2] == ["child0", "parent0"]
+    names, table = read_concept_vectors(output)
+    assert table.shape == (50, 16) and names[:2] == ["child0", "parent0"]
     metrics = json.loads(output.with_suffix(".metrics.json").read_text())
     assert metrics["mrr_tail"] > 0.9 and metrics["hits_at_10"] == 1.0
     assert metrics["mrr"] == pytest.approx((metrics["mrr_tail"] + metrics["mrr_head"]) / 2)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), 1.0])
+def test_a_training_that_diverges_is_no_success(monkeypatch, loss):
+    """Ranks of vectors that are no numbers would all be 1."""
+    class Step:
+        def __init__(self, network, _):
+            network.entities.set_data(vectors.ms.Tensor(np.full(network.entities.shape, np.nan, np.float32)))
+
+        def set_train(self):
+            pass
+
+        def __call__(self, *_):
+            return vectors.ms.Tensor(loss)
+
+    monkeypatch.setattr(vectors.nn, "TrainOneStepCell", Step)
+    with pytest.raises(InputError, match="diverged.*lower --learning_rate"):
+        vectors.train_vectors(number_triples(FAMILY), EmbeddingRecipe(width=2, epoch=1, batch_size=40, negatives=1))
 
 
 def test_either_held_back_file_can_judge(tmp_path):

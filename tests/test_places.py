@@ -10,7 +10,7 @@ from src.config import WindowConfig
 from src.inference.places import AnswerPlaces
 from src.reader.batching_twomemory import FeatureBuilder
 from src.reader.decoding import PassageText
-from src.reader.examples import Example
+from src.reader.examples import EvaluationExample, Example
 from src.reader.tokenization import BertTokenizer
 from testing.small_data import VOCABULARY
 
@@ -48,3 +48,11 @@ def test_answers_end_at_whole_words(places, part, whole):
     at = PASSAGE.index(part, PASSAGE.index("Queen") if part in ("iver", "river", "o") else 0)
     start, end = where.whole_words(at, at + len(part))
     assert PASSAGE[start:end] == whole
+
+
+@pytest.mark.parametrize(("part", "whole"), [("古斯塔夫", "古斯塔夫"), ("889", "1889"), ("if", "Eiffel")])
+def test_a_chinese_character_is_a_word(part, whole):
+    passage = "铁塔由古斯塔夫建造于1889年，叫Eiffel塔"
+    example = EvaluationExample("q", "", (passage,), (), (), 0, (), ())
+    start, end = AnswerPlaces(passage, example, False).whole_words(at := passage.index(part), at + len(part))
+    assert passage[start:end] == whole

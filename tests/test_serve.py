@@ -89,6 +89,7 @@ def test_the_form_and_an_answer(echo):
     (413, "at most 1000000 bytes", {"headers": {**JSON, "Content-Length": "1000001"}}),
     (413, "at most 1000000 bytes", {"headers": {**JSON, "Content-Length": "9" * 40}}),
     (411, "send Content-Length", {"headers": {**JSON, "Content-Length": "-5"}}),
+    (411, "send Content-Length", {"headers": {**JSON, "Content-Length": "\u00b2"}}),
     (400, "no words in the passage", {"body": json.dumps({"passage": " ", "question": "b"})})])
 def test_refusals(echo, status, reason, values):
     found, said = request(echo[1], **values)

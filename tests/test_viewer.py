@@ -123,6 +123,9 @@ def test_a_case_takes_every_piece_from_the_window_that_sees_it_best(tmp_path):
                                    rtol=1e-9)
     other = make_case(example, results, tokenizer, DecodingOptions(ignore_padding=True), prediction="")
     assert other.span is None and other.gold is None and other.score is None
+    unknown = make_case(dataclasses.replace(example, answers=()), results, tokenizer,
+                        DecodingOptions(ignore_padding=True), has_gold=True)      # a file to be answered
+    assert unknown.span == case.span and unknown.gold is None and unknown.score is None
 
 
 def test_a_page_of_500_questions_stays_small(tmp_path):

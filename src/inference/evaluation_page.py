@@ -68,8 +68,10 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     names = {base.name: read_concept_names(vectors[base.name]) for base in bases}
     write_page(html, cases, bases, names, title=f"KT-NET on {task.folder}: {page.evaluation.name}",
                gloss=open_glosses(settings.knowledge.wordnet_path, folder, bases))
-    LOGGER.info("where the memories looked, by right and wrong answers:\n%s",
-                "\n".join(describe_looked(where_it_looked(cases, bases, names), bases)))
+    scored = [case for case in cases if case.score is not None]
+    if scored:
+        LOGGER.info("where the memories looked, by right and wrong answers:\n%s",
+                    "\n".join(describe_looked(where_it_looked(scored, bases, names), bases)))
     LOGGER.info("%s: %d questions, %.1f MB; open it in a browser", html, len(cases), html.stat().st_size / 1e6)
     if settings.decoding.save_logits:
         gather_logits(results).save(settings.decoding.save_logits)

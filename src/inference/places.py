@@ -11,7 +11,7 @@ import numpy as np
 
 from src.reader.decoding import DecodingOptions, PassageText, rank_spans
 from src.reader.examples import EvaluationExample
-from src.reader.tokenization import split_words
+from src.reader.tokenization import is_cjk, split_words
 
 
 class AnswerPlaces:
@@ -70,5 +70,8 @@ class AnswerPlaces:
 
 
 def _in_word(character: str) -> bool:
-    """Whether a word goes on with a character: letters, digits, and the accents that combine with them."""
-    return character.isalnum() or unicodedata.category(character).startswith("M")
+    """Whether a word goes on with a character: letters, digits, and the accents that combine with them.
+
+    A Chinese character is a word by itself.
+    """
+    return (character.isalnum() and not is_cjk(character)) or unicodedata.category(character).startswith("M")

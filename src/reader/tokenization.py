@@ -122,8 +122,13 @@ def _clean_character(character: str) -> str:
         return ""
     if category == "Zs":
         return " "
+    return f" {character} " if is_cjk(character) else character
+
+
+def is_cjk(character: str) -> bool:
+    """Whether a character is one of those that stand alone, as BERT has it: Chinese characters, not kana or Hangul."""
     point = ord(character)
-    return f" {character} " if any(low <= point <= high for low, high in _CJK_BLOCKS) else character
+    return any(low <= point <= high for low, high in _CJK_BLOCKS)
 
 
 class WordPieces(NamedTuple):

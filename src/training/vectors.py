@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from src.knowledge.triples import Graph
 from src.settings import EmbeddingRecipe
+from utils.util import InputError
 
 START_OF_SQUARES = 1e-10       # Adagrad's sums start here: the first steps are of full size
 INITIAL_SCALE = 0.1
@@ -81,6 +82,9 @@ def train_vectors(graph: Graph, recipe: EmbeddingRecipe) -> tuple[np.ndarray, np
 
     Returns:
         Vectors of the E entities, float32 [E, D], and of the R relations and their reciprocals, float32 [2R, D].
+
+    Raises:
+        InputError: the training has diverged.
     """
     questions = graph.with_reciprocals(graph.train)
     network = DistMultLoss(len(graph.entities), 2 * len(graph.relations), recipe)
@@ -94,5 +98,11 @@ def train_vectors(graph: Graph, recipe: EmbeddingRecipe) -> tuple[np.ndarray, np
             for batch in batches(questions, len(graph.entities), recipe, epoch):
                 total += float(step(*batch).asnumpy())
                 bar.update()
+            if not np.isfinite(total):
+                raise InputError(f"epoch {epoch + 1}: the loss is {total}: the training has diverged; lower "
+                                 "--learning_rate or --regularization")
             bar.set_postfix(epoch=epoch + 1, loss=round(total / (steps * recipe.batch_size), 4))
-    return network.entities.asnumpy(), network.relations.asnumpy()
+    vectors = network.entities.asnumpy(), network.relations.asnumpy()
+    if not all(np.isfinite(values).all() for values in vectors):
+        raise InputError("the training has diverged in its last epoch; lower --learning_rate or --regularization")
+    return vectors

@@ -88,7 +88,7 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
         tokenizer: the encoder's.
         options: how spans are chosen.
         prediction: the answer if it is known already, else it is decoded here.
-        has_gold: whether ``example.answers`` are gold answers.
+        has_gold: whether ``example.answers``, if there are some, are gold answers.
         compared: answers with memories switched off.
     """
     decoded = answer(example, results, options)
@@ -109,6 +109,7 @@ def make_case(example: EvaluationExample, results: Sequence[WindowResult], token
     ends = [_row(example, piece, asked) if span and 0 <= piece - answered.doc_start < answered.length else row
             for piece, row in enumerate(passage)]
     score = None
+    has_gold = has_gold and (bool(example.answers) or example.is_impossible)
     if has_gold:
         gold = GoldAnswers(example.id, () if example.is_impossible else example.answers,
                            options.version_2_with_negative)
