@@ -166,6 +166,19 @@ def test_a_failed_job_leaves_no_trace(tmp_path):
     assert not run_job(Job(target, [source], fail), tmp_path)  # then it counts as someone else's
 
 
+def test_a_file_that_is_downloaded_after_a_failure_is_kept(tmp_path):
+    def fail() -> None:
+        raise InputError("no tagger")
+
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_text("x")
+    with pytest.raises(InputError):
+        run_job(Job(target, [source], fail), tmp_path)
+    target.write_text("the authors'")
+    assert not run_job(Job(target, [source], lambda: target.write_text("ours")), tmp_path)
+    assert target.read_text() == "the authors'"
+
+
 def test_uncased_token_files(folder):
     uncased = folder.root / "uncased_L-24_H-1024_A-16" / "vocab.txt"
     uncased.parent.mkdir()

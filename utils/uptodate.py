@@ -90,7 +90,11 @@ def run_job(job: Job, root: Path, force: bool = False) -> bool:
             return False
     # An output that is found with no state in its record is ours, from a run that was stopped in between.
     write_json(record_path, {"output": {}, "inputs": inputs, "settings": job.settings})
-    job.make()
+    try:
+        job.make()
+    except BaseException:       # nothing was written: a file that is found there later is somebody else's
+        _restore(record_path, record)
+        raise
     write_json(record_path, {"output": file_state(job.output), "inputs": inputs, "settings": job.settings})
     LOGGER.info("%s: made", job.output)
     return True
@@ -110,6 +114,14 @@ def _read_record(path: Path) -> dict[str, Any]:
     if isinstance(record, dict) and all(isinstance(record.get(key), dict) for key in ("output", "inputs", "settings")):
         return record
     return {}
+
+
+def _restore(path: Path, record: dict[str, Any]) -> None:
+    """Put back the record of an earlier run, or none."""
+    if record:
+        write_json(path, record)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _contents(states: Mapping[str, Any]) -> dict[str, Any]:
