@@ -19,7 +19,7 @@ from src.feature_stream import Part, Summary, stream_features
 from src.reader.batching_twomemory import warn_without_overlap
 from src.reader.storage import STORAGE_FORMAT, ConvertedFiles, check_features, feature_paths, open_converted
 from src.settings import AS_CONVERTED, EvaluationSettings, NetworkRunSettings, TrainingSettings
-from utils.util import LOGGER, InputError, text_digest
+from utils.util import LOGGER, InputError, describe, text_digest
 
 S = TypeVar("S", TrainingSettings, EvaluationSettings)
 N = TypeVar("N", bound=NetworkRunSettings)
@@ -213,6 +213,9 @@ def _convert(conversion: Conversion, streams: Iterator[Iterator[Part | Summary]]
             manifest = publish(written, ConvertedFiles(conversion.target),
                                describe_conversion(conversion, summary, stamps))
         except OSError as error:
+            if error.filename is not None and any(Path(error.filename).is_relative_to(path)
+                                                  for path, _ in conversion.input_files().values()):
+                raise InputError(f"{describe(error)}; make it readable") from None
             raise InputError(f"{conversion.target}: cannot be written ({error.strerror or error}); free some space or "
                              "choose another folder") from None
     conversion.warn_unofficial(summary.digests["examples"])

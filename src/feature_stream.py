@@ -186,7 +186,7 @@ class _Builder:
         while True:
             try:
                 message = self._receiving.recv()
-            except EOFError:
+            except (EOFError, OSError):      # OSError: it ended within a message
                 self._process.join()
                 raise InputError(f"the process that builds features ended without a result (exit code "
                                  f"{self._process.exitcode}); if it was killed for its memory, free some or give "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -683,6 +686,28 @@ def test_faults_are_one_clear_line(data: DataFolder, fault: str, num_workers: in
         convert_all([small_data.conversion(data)], num_workers)
     assert "\n" not in str(raised.value) and str(data.root) in str(raised.value)
     assert snapshot(data.root) == before
+
+
+def test_an_input_that_cannot_be_read_is_not_blamed_on_the_output(data: DataFolder, monkeypatch: pytest.MonkeyPatch
+                                                                  ) -> None:
+    conversion = small_data.conversion(data)
+
+    def unreadable(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(conversion.json_path))
+
+    monkeypatch.setattr(feature_stream, "build", unreadable)
+    with pytest.raises(InputError, match=f"^{conversion.json_path}: Permission denied; make it readable"):
+        convert_all([conversion], 1)
+
+
+def test_a_builder_that_ends_within_a_message_is_told() -> None:
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    os.write(sending.fileno(), b"\0\0\0\x64abc")       # the head of a message of 100 bytes
+    sending.close()
+    builder = feature_stream._Builder.__new__(feature_stream._Builder)
+    builder._receiving, builder._process = receiving, SimpleNamespace(join=lambda: None, exitcode=-9)
+    with pytest.raises(InputError, match=r"ended without a result \(exit code -9\)"):
+        next(builder.parts())
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
