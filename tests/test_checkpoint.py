@@ -18,7 +18,13 @@ from src.config import SPLITS, SQUAD, WORDNET, DataFolder  # noqa: E402
 from src.data_convert import convert  # noqa: E402
 from src.knowledge.concepts import concept_digest, read_concept_vectors, write_concept_vectors  # noqa: E402
 from src.settings import EvaluationSettings  # noqa: E402
-from src.weights.build import as_older_port, as_trained, build_for_evaluation, check_meaning  # noqa: E402
+from src.weights.build import (  # noqa: E402
+    as_older_port,
+    as_trained,
+    build_for_evaluation,
+    check_meaning,
+    warn_about_cuts,
+)
 from src.weights.checkpoint import (  # noqa: E402
     checkpoints_in,
     config_path,
@@ -160,6 +166,13 @@ def test_features_without_a_memory_s_concepts_are_refused(tmp_path):
     settings = EvaluationSettings.parse(["--load_checkpoint_path", str(path), "--max_seq_len", "40"], SQUAD)
     with pytest.raises(InputError, match="reads the knowledge base nell, of which the features hold nothing"):
         build_for_evaluation(settings, {"knowledge_bases": [{"name": "wn", "concepts": 3}]})
+
+
+def test_features_with_fewer_concepts_of_a_word_are_told(caplog):
+    manifest = {"knowledge_bases": [{"name": "wn", "max_concepts": 2}, {"name": "nell"}]}      # not known: a passage
+    warn_about_cuts(TINY.memories, manifest)
+    assert f"wn: the network reads up to {TINY.memories[0].max_concepts} concepts of a word" in caplog.text
+    assert "nell" not in caplog.text
 
 
 def test_a_broken_encoder_is_found_before_training(data, tmp_path):

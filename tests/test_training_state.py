@@ -12,8 +12,10 @@ from mindspore import Parameter, Tensor
 from src.checks import show_training
 from src.config import SQUAD
 from src.settings import TrainingSettings
+from src.training import stages
 from src.training.lock import check_unlocked, lock_path, training_lock
-from src.training.state import TrainingState
+from src.training.state import OUTPUT_KEPT, TrainingState
+from testing.reference import TINY
 from utils.util import InputError
 
 SETTINGS = {"learning_rate": 0.1, "features_md5": "a"}
@@ -88,3 +90,25 @@ def test_other_hosts_of_a_run_share_its_folder(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv("NODE_RANK", "0")
         with pytest.raises(InputError, match="another training"):
             show_training(settings)
+
+
+def test_what_memory_allowed_is_told_and_kept_to(begun: Path) -> None:
+    assert state(begun).begun_with(OUTPUT_KEPT) is None is TrainingState(begun, "record").begun_with(OUTPUT_KEPT)
+    path = begun / "training_state_squad.json"
+    path.write_text('{"encoder_output_kept": true}', encoding="utf-8")
+    assert state(begun).begun_with(OUTPUT_KEPT) is True
+    (begun / "training_state_squad.ckpt").unlink()
+    with pytest.raises(InputError, match="started with encoder_output_kept True, not False; free more memory, or"):
+        state(begun).resume({OUTPUT_KEPT: False})
+
+
+@pytest.mark.parametrize(("may_keep", "available", "keeps"), [
+    (True, 1e6, [True, False]), (True, 100.0, [False, False]), (False, 1e6, [False, False])])
+def test_an_encoder_s_output_is_kept_where_it_may_and_fits(monkeypatch, may_keep, available, keeps) -> None:
+    monkeypatch.setattr(stages, "feature_lengths", lambda path: np.full(10, 16, np.int32))      # of 4 KB each
+    monkeypatch.setattr(stages, "available_memory", lambda: available)
+    settings = TrainingSettings.parse(["--stages", "two", "--first_epoch", "2"], SQUAD)
+    planned = [stages.Stage(number, recipe, (16,), 5, 0)
+               for number, recipe in enumerate(settings.recipe.in_stages(SQUAD.first_stages), 1)]
+    kept = stages.with_encoded_features(planned, settings, TINY, may_keep)
+    assert [stage.keeps_encoded for stage in kept] == keeps

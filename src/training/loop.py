@@ -29,7 +29,7 @@ from src.training.lock import check_unlocked, training_lock
 from src.training.log import LogFiles, StepRecord, TrainingLog, plot_training
 from src.training.memory_estimate import check_memory
 from src.training.stages import Stage, estimate_stages, plan_stages, with_encoded_features
-from src.training.state import TrainingState, fixed_settings
+from src.training.state import OUTPUT_KEPT, TrainingState, fixed_settings
 from src.training.step import AccumulateStep, ApplyStep, MovingAverage, TrainStep, learning_rate_at
 from src.weights.build import build_for_evaluation, build_for_training
 from src.weights.checkpoint import (
@@ -244,13 +244,14 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
     stages = plan_stages(settings, devices.count)
     ms.set_seed(settings.recipe.random_seed)
     network, config = build_for_training(settings, manifest)
-    stages = with_encoded_features(stages, settings, config)
+    may_keep = not job.resume or TrainingState(folder, task).begun_with(OUTPUT_KEPT) is not False
+    stages = with_encoded_features(stages, settings, config, may_keep)
     if settings.device.is_cpu:
         check_memory(estimate_stages(stages, settings, config), available_memory(), job.force_memory)
     folder.mkdir(parents=True, exist_ok=True)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     options = settings.plain()
-    fixed = fixed_settings({**options, "encoder_output_kept": any(stage.keeps_encoded for stage in stages)},
+    fixed = fixed_settings({**options, OUTPUT_KEPT: any(stage.keeps_encoded for stage in stages)},
                            features_digest(job.train_mindrecord_file), devices.count,
                            config.bert)
     with training_lock(folder, task) if devices.is_first else nullcontext():

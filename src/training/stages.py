@@ -61,8 +61,16 @@ def plan_stages(settings: TrainingSettings, devices: int) -> list[Stage]:
     return stages
 
 
-def with_encoded_features(stages: Sequence[Stage], settings: TrainingSettings, config: KTNetConfig) -> list[Stage]:
-    """The same, marked to keep the encoder's output where that saves time and fits into memory."""
+def with_encoded_features(stages: Sequence[Stage], settings: TrainingSettings, config: KTNetConfig,
+                          may_keep: bool = True) -> list[Stage]:
+    """The same, marked to keep the encoder's output where that saves time and fits into memory.
+
+    Args:
+        stages: of the training.
+        settings: of the training.
+        config: sizes of the network.
+        may_keep: False if the training that is resumed was begun without.
+    """
     size = encoded_bytes(feature_lengths(settings.job.train_mindrecord_file), stages[0].buckets,
                          config.bert.hidden_size)
     available = available_memory()
@@ -70,7 +78,7 @@ def with_encoded_features(stages: Sequence[Stage], settings: TrainingSettings, c
     result = []
     for stage in stages:
         recipe = stage.recipe
-        wanted = recipe.freeze and not recipe.encoder_dropout and recipe.keep_encoded and recipe.epoch > 1
+        wanted = may_keep and recipe.freeze and not recipe.encoder_dropout and recipe.keep_encoded and recipe.epoch > 1
         if wanted and not fits:
             LOGGER.warning("the frozen encoder's output would take %.1f GB: it is computed in every epoch", size / 1e9)
         result.append(dataclasses.replace(stage, keeps_encoded=wanted and fits))

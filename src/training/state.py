@@ -23,6 +23,7 @@ from src.weights.checkpoint import checkpoints_in, read_checkpoint, write_checkp
 from utils.util import InputError, read_json, write_json
 
 STEP = "steps_done"
+OUTPUT_KEPT = "encoder_output_kept"     # whether memory allowed it; a resumed training computes in the same way
 SETTINGS_DIGEST = "settings_digest"
 # Flags that may differ between a run and its resumption: where it runs, what it prints, what comes after.
 FREE_FLAGS = frozenset({"resume", "check_only", "convert_only", "device_id", "do_train", "do_predict", "do_val",
@@ -55,6 +56,15 @@ class TrainingState:
         """Steps of the last state; 0 when there is none."""
         stored = read_checkpoint(self.path) if self.path.exists() else {}
         return int(stored[STEP].asnumpy()) if STEP in stored else 0
+
+    def begun_with(self, name: str) -> Any:
+        """A setting that the training was begun with; None where there is no training, or an older one.
+
+        Raises:
+            InputError: the file of the settings is broken.
+        """
+        saved = read_json(self.settings_path) if self.settings_path.exists() else None
+        return saved.get(name) if isinstance(saved, dict) else None
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Start a new training.
@@ -89,8 +99,9 @@ class TrainingState:
         saved = self._saved_settings(settings, stored, begins)
         for name, value in settings.items():
             if name in saved and saved[name] != value:
+                advice = "free more memory" if name == OUTPUT_KEPT else "resume it with the same"
                 raise InputError(f"{self.settings_path}: the training was started with {name} {saved[name]}, not "
-                                 f"{value}; resume it with the same, or start another with another --checkpoints")
+                                 f"{value}; {advice}, or start another with another --checkpoints")
         self.digest = settings_digest(saved)
         if not stored:
             return 0

@@ -110,6 +110,16 @@ def check_meaning(config: KTNetConfig, manifest: Mapping[str, Any], checkpoint: 
                              "was trained with, and convert with it")
 
 
+def warn_about_cuts(memories: Sequence[MemoryConfig], manifest: Mapping[str, Any]) -> None:
+    """Say where features hold more or fewer concepts of a word than the network reads."""
+    held = {base["name"]: base.get("max_concepts") for base in manifest["knowledge_bases"]}
+    for memory in memories:
+        if held.get(memory.name) not in (None, memory.max_concepts):
+            LOGGER.warning("%s: the network reads up to %d concepts of a word, the features were converted with up to "
+                           "%d: give the same --kb_config to both", memory.name, memory.max_concepts,
+                           held[memory.name])
+
+
 def as_older_port(bert: BertConfig, checkpoint: Path) -> BertConfig:
     """The encoder as the older port computed it: with its framework's defaults."""
     LOGGER.info("%s: a checkpoint of the older port, computed as it was trained: GELU by tanh, layer norms with "
@@ -153,6 +163,7 @@ def build_for_training(settings: TrainingSettings, manifest: Mapping[str, Any]) 
                          manifest["settings"]["dataset"], vocabulary_md5(manifest))
     if start.config is not None:
         check_meaning(start.config, manifest, start.path, same_dataset=False)
+    warn_about_cuts(config.memories, manifest)
     network = KTNET(config, {name: table.values for name, table in tables.items()}, is_training=True,
                     compute_type=compute_type(settings.device), seed=settings.recipe.random_seed)
     report = load_weights(network, start, prefix="bert." if job.init_checkpoint is None else "")
@@ -195,6 +206,7 @@ def build_for_evaluation(settings: EvaluationSettings | PredictionSettings, mani
         if not rows[memory.name] < memory.rows:
             raise InputError(f"{checkpoint}: its {memory.name} table has {memory.rows} rows, too few "
                              "for the concepts of the features; convert with the vectors that it was trained with")
+    warn_about_cuts(config.memories, manifest)
     network = network_class(config, is_training=False, compute_type=compute_type(settings.device))
     report = load_weights(network, opened, use_average=settings.checkpoint.use_ema)
     LOGGER.info("%s: %s", checkpoint, report)
