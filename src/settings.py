@@ -465,7 +465,8 @@ class ConversionSelection(FlagGroup, title="conversion"):
 
     dataset: DatasetName | Literal["all"] = flag("all", "which data set")
     split: Literal["train", "dev", "all"] = flag("all", "which split")
-    num_workers: PositiveInt | None = flag(None, "processes that build features [number of cores]")
+    num_workers: PositiveInt | None = flag(None, "more than 1 builds the features in a process beside the one that "
+                                                  "writes them [number of cores]")
     shard: Part | None = flag(None, SHARD_HELP, metavar="I/N")
     force: OnOff = flag(False, "convert even what is up to date")
 

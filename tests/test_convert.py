@@ -700,6 +700,15 @@ def test_an_input_that_cannot_be_read_is_not_blamed_on_the_output(data: DataFold
         convert_all([conversion], 1)
 
 
+@pytest.mark.parametrize(("name", "length"), [("it's.mindrecord", 48), ("train.mindrecord", 10_000_000)])
+def test_what_mindrecord_does_not_take_is_one_line(data: DataFolder, name: str, length: int) -> None:
+    conversion = dataclasses.replace(small_data.conversion(data), target=data.root / "SQuAD" / name,
+                                     windows=WindowConfig(length, 16, 24))
+    with pytest.raises(InputError, match=f"{name}: MindRecord takes no file of this name .* {length} word") as refused:
+        convert_all([conversion], 1)
+    assert "\n" not in str(refused.value) and not conversion.target.exists()
+
+
 def test_a_builder_that_ends_within_a_message_is_told() -> None:
     receiving, sending = multiprocessing.Pipe(duplex=False)
     os.write(sending.fileno(), b"\0\0\0\x64abc")       # the head of a message of 100 bytes

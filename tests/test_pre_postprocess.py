@@ -345,7 +345,7 @@ def cut_manifest(results: Path, inputs: Path) -> None:
     (other_inputs, "was not made of"),
     (other_dataset, "holds inputs of record, not of squad"),
     (broken_manifest, "not a manifest of inputs"),
-    (cut_manifest, "not JSON"),
+    (cut_manifest, "not JSON.*; remove .* and run preprocess.py again"),
 ])
 def test_results_that_do_not_fit(converted, inputs, tmp_path, harm, message):
     write_results(tmp_path / "results")

@@ -120,10 +120,10 @@ def read_manifest(folder: Path | str, name: str = MANIFEST) -> BinManifest:
         raise InputError(f"{path}: no such file; the inputs are missing or incomplete; run preprocess.py")
     try:
         return BinManifest.from_dict(read_json(path))
-    except InputError:
-        raise
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a manifest of inputs ({error}); run preprocess.py again") from None
+        reason = str(error).removeprefix(f"{path}: ")
+        raise InputError(f"{path}: not a manifest of inputs ({reason}); remove {folder} and run preprocess.py again"
+                         ) from None
 
 
 def write_manifest(folder: Path | str, manifest: BinManifest, name: str = MANIFEST) -> None:
