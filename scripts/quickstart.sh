@@ -60,7 +60,7 @@ link_data() {       # DATAPATH FOLDER: links to the files that conversion reads;
         done < <(cd "$1" && find -L "$part" -type f -print0)
     done
     for file in "$1"/NELL.*.esv.csv*; do        # where get_data.sh puts it
-        [[ ! -f $file ]] || ln -sfn "$file" "$2/${file##*/}"
+        [[ ! -f $file || $file == *.part ]] || ln -sfn "$file" "$2/${file##*/}"
     done
 }
 

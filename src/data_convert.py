@@ -32,7 +32,7 @@ def convert_all(conversions: Sequence[Conversion], num_workers: int | None = Non
 
     Args:
         conversions: what to convert.
-        num_workers: 1 builds the features in the process that writes them, more in another one; by default one per core.
+        num_workers: 1 builds the features in the process that writes them, more in another; by default one per core.
         force: convert again what is done already.
 
     Returns:

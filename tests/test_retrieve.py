@@ -239,6 +239,11 @@ def refusal(capsys, folder: DataFolder, *arguments: str) -> str:
         (lambda f: f.vectors(NELL).write_text("a 1 2\na 1 2\n"), ["--step", "nell"], ["line 2", "already in line 1"]),
         (lambda f: (f.root / "raw/NELL.toy.esv.csv").unlink(), ["--step", "nell"], ["--nell_beliefs"]),
         (
+            lambda f: (f.root / "raw/NELL.toy.esv.csv").rename(f.root / "raw/NELL.toy.esv.csv.gz.part"),
+            ["--step", "nell"],
+            ["no NELL belief export"],
+        ),
+        (
             lambda f: (f.root / "raw/NELL.toy.esv.csv").write_text(BELIEFS + "concept:city:x\tgeneralizations\tconc"),
             ["--step", "nell"],
             ["NELL.toy.esv.csv: line 9 is cut short", "3 columns"],

@@ -175,7 +175,8 @@ class Retrieval:
             return self.options.nell_beliefs
         for place in (self.folder.root, self.folder.root / "raw", self.folder.root / "retrieve_nell"):
             for path in sorted(place.glob(NELL_EXPORT)):
-                return path
+                if path.suffix != ".part":       # an unfinished download of get_data.sh
+                    return path
         raise InputError(f"{self.folder.root}: no NELL belief export ({NELL_EXPORT}) there nor in raw; fetch "
                          "NELL.08m.1115.esv.csv.gz or give another with --nell_beliefs")
 
