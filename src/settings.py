@@ -213,6 +213,9 @@ class Recipe(FlagGroup, title="training"):
 
     def in_stages(self, first_stages: Mapping[str, FirstStage]) -> tuple[Recipe, ...]:
         """The recipe of every stage; of the first of two, ``first_stages`` has what no flag says."""
+        if self.head_learning_rate and self.learning_rate == 0.0:
+            raise InputError("--learning_rate 0 with --head_learning_rate: the other weights' rate is a multiple of "
+                             "the encoder's; give one rate, with --freeze True to leave the encoder as it is")
         if self.stages == "one":
             return (self,)
         if self.freeze:

@@ -84,6 +84,12 @@ def test_one_stage_stays_as_it_was():
         stages_of(SQUAD, "--freeze", "True")
 
 
+def test_a_rate_of_0_has_no_multiple():
+    with pytest.raises(InputError, match="--learning_rate 0 with --head_learning_rate: .*--freeze True"):
+        TrainingSettings.parse(["--learning_rate", "0", "--head_learning_rate", "1e-3"], SQUAD
+                               ).recipe.in_stages(SQUAD.first_stages)
+
+
 # ------------------------------------------------------------------------------------------- what is kept in stage one
 def test_the_kept_output_is_that_of_the_encoder(data):
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
