@@ -89,7 +89,7 @@ def joined(targets: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dict
     """The manifest of several files of features together.
 
     Raises:
-        InputError: the concepts' ids of one mean others than those of another.
+        InputError: the concepts' ids of one mean others than those of another, or two hold the same passages.
     """
     def concepts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [(base["name"], base.get("concepts_sha256", "")) for base in manifest["knowledge_bases"]]
@@ -98,11 +98,25 @@ def joined(targets: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dict
         if concepts(manifest) != concepts(manifests[0]):
             raise InputError(f"{target}: was converted with other concepts than {targets[0]}; convert all parts with "
                              "the same knowledge bases")
+    refuse_overlap(targets, manifests)
     shards = {manifest["settings"]["shard"] for manifest in manifests if "shard" in manifest["settings"]}
     count = max((Shard.read(str(shard)).count for shard in shards), default=0)
     if len(shards) < count:
         LOGGER.warning("%d of %d parts of the data set are given", len(shards), count)
     return {**manifests[0], "rows": sum(manifest["rows"] for manifest in manifests)}
+
+
+def refuse_overlap(targets: Sequence[Path], manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse files made from one data set of which some passages are in two: they would count twice."""
+    for number, manifest in enumerate(manifests):
+        for target, other in zip(targets[:number], manifests[:number], strict=True):
+            mine, theirs = (Shard.read(str(one["settings"].get("shard", "1/1"))) for one in (manifest, other))
+            source = manifest["inputs"].get("examples")
+            if source is None or source["md5"] != other["inputs"].get("examples", {}).get("md5"):
+                continue
+            if mine.count != theirs.count or mine == theirs:
+                raise InputError(f"{targets[number]}: holds passages that are in {target} too (part {mine} and part "
+                                 f"{theirs} of one data set); give each part once")
 
 
 def _verified(settings: S, split: str, target: Path) -> tuple[S, dict[str, Any]]:

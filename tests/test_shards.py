@@ -105,6 +105,10 @@ def test_files_that_do_not_go_together(made, tmp_path):
     manifests = [open_converted(part.mindrecord(SQUAD, "train")) for part in parts[:2]]
     paths = [part.mindrecord(SQUAD, "train") for part in parts[:2]]
     assert joined(paths, manifests)["rows"] == sum(manifest["rows"] for manifest in manifests)
+    for shard in (f"1/{COUNT}", "2/2"):
+        other = {**manifests[1], "settings": {**manifests[1]["settings"], "shard": shard}}
+        with pytest.raises(InputError, match=f"{paths[1]}: holds passages that are in {paths[0]} too .part {shard} an"):
+            joined(paths, [manifests[0], other])
     manifests[1]["knowledge_bases"][0]["concepts_sha256"] = "another"
     with pytest.raises(InputError, match="other concepts"):
         joined(paths, manifests)
