@@ -8,13 +8,12 @@ Imports no MindSpore.
 """
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from src.config import (
     CORENLP_URL,
@@ -29,7 +28,6 @@ from src.config import (
     FirstStage,
     KnowledgeBase,
     LrSchedule,
-    Shard,
     TaskConfig,
     WindowConfig,
     load_knowledge_bases,
@@ -43,6 +41,7 @@ from utils.args import (
     PadMultiple,
     PositiveInt,
     Settings,
+    ShardOf,
     flag,
     group,
 )
@@ -56,19 +55,8 @@ AS_CHECKPOINT = dict.fromkeys(("use_wordnet", "use_nell"), "as the checkpoint")
 DatasetName = Literal["squad", "record"]
 VOCABULARY, BERT_CONFIG = "vocab.txt", "bert_config.json"
 WORDNET_HELP = "folder of WordNet 3.0's files, or NLTK's wordnet.zip [nltk/corpora/wordnet, else NLTK's own]"
-LABEL_FOLDER = re.compile(r"\d\d_data")
-
-
-def read_shard(text: str) -> Shard:
-    """Read a shard such as 2/4."""
-    try:
-        return Shard.read(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-Part = Annotated[Shard, read_shard]
 SHARD_HELP = "only part I of N, counted from 1, into files of its own: a job of an array"
+LABEL_FOLDER = re.compile(r"\d\d_data")
 
 
 @dataclass(frozen=True)
@@ -470,7 +458,7 @@ class ConversionSelection(FlagGroup, title="conversion"):
     split: Literal["train", "dev", "all"] = flag("all", "which split")
     num_workers: PositiveInt | None = flag(None, "more than 1 builds the features in a process beside the one that "
                                                   "writes them [number of cores]")
-    shard: Part | None = flag(None, SHARD_HELP, metavar="I/N")
+    shard: ShardOf | None = flag(None, SHARD_HELP, metavar="I/N")
     force: OnOff = flag(False, "convert even what is up to date")
 
 
@@ -504,7 +492,7 @@ class RetrievalSettings(Settings):
     dataset: DatasetName | Literal["all"] = flag("all", "which data set")
     step: Literal["entities", "tokens", "wordnet", "nell", "own", "all"] = flag(
         "all", "which step; all makes everything but token files, which are optional")
-    shard: Part | None = flag(None, SHARD_HELP, metavar="I/N")
+    shard: ShardOf | None = flag(None, SHARD_HELP, metavar="I/N")
     force: OnOff = flag(False, "make files again even if they are up to date")
     format: Literal["json", "pickle"] = flag("json", "of the files that are made: JSON lines, or the authors' pickles")
     ner: Literal["spacy", "corenlp"] = flag("spacy", "finder of SQuAD's named entities")

@@ -20,7 +20,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
-from src.config import TaskConfig
+from src.config import Shard, TaskConfig
 from utils.util import LOGGER, InputError, is_text, read_json, read_text
 
 S = TypeVar("S", bound="Settings")
@@ -170,6 +170,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def shard(text: str) -> Shard:
+    """Read a part of a data set, such as 2/4."""
+    try:
+        return Shard.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 class Switch:
     """Marks a flag without a value: given or not."""
 
@@ -180,6 +188,7 @@ PadMultiple = Annotated[int, pad_multiple]
 NonNegativeFloat = Annotated[float, non_negative_float]
 Fraction = Annotated[float, fraction]
 OnOff = Annotated[bool, Switch]
+ShardOf = Annotated[Shard, shard]
 
 
 @dataclass(frozen=True)
