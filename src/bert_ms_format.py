@@ -24,7 +24,6 @@ if __name__ == "__main__" and not __package__:
     sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
 
 import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
 
 from src.config import (  # noqa: E402
     KB_PAD_MULTIPLE,
@@ -45,6 +44,7 @@ from src.weights.sources import (  # noqa: E402
     check_finite,
     open_source,
 )
+from utils.progress import follow  # noqa: E402
 from utils.util import LOGGER, InputError, atomic_path, run_main, set_up_logging, text_digest  # noqa: E402
 
 # Fields of the configuration that do not change what the encoder computes.
@@ -110,7 +110,7 @@ def read_parameters(source: EncoderSource, config: BertConfig) -> dict[str, np.n
     found = match_tensors(source, config)
     read = source.reader(list(found.values()))
     parameters = {}
-    for rule, name in tqdm(found.items(), desc="parameters", unit="", disable=None):
+    for rule, name in follow(found.items(), "parameters", len(found), "parameters"):
         values = check_finite(read(name), source.place(name))
         parameters[rule.target] = np.ascontiguousarray(values.T if rule.transposed(source.convention) else values)
     return parameters

@@ -72,8 +72,12 @@ def check_training(settings: TrainingSettings) -> None:
     Raises:
         InputError: something is missing.
     """
+    from src.training.log import check_scalars
+
     job = settings.job
     if job.do_train:
+        if job.tensorboard:
+            check_scalars()
         check_features(settings, "train")
         check_tables(settings)
         need(settings.network.bert_config_path, "bert_config_path", "make the encoder's files with "

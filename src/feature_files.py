@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from src.conversion import Conversion
 from src.feature_stream import Part, Summary
@@ -26,6 +25,7 @@ from src.reader.storage import (
     stored_columns,
     stored_schema,
 )
+from utils.progress import Progress
 from utils.util import LOGGER, InputError, file_digest, lock_folder, usual_mode, write_json
 
 PUBLISHING = "publishing"    # in the temporary folder: from here on files without a manifest are this program's own
@@ -39,7 +39,7 @@ def write_files(written: ConvertedFiles, conversion: Conversion, parts: Iterator
     lengths: list[np.ndarray] = []
     summary: Summary | None = None
     with open(written.examples, "w", encoding="utf-8") as table, \
-            tqdm(desc=str(conversion.target), unit=" questions", disable=None) as progress:
+            Progress(f"converting {conversion.target}", None, "questions") as progress:
         for part in parts:
             if isinstance(part, Summary):
                 summary = part

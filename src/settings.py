@@ -242,6 +242,10 @@ class JobSettings(FlagGroup, title="training"):
     keep_checkpoint_max: PositiveInt = flag(3, "checkpoints that are kept")
     checkpoint_format: Literal["ckpt", "safetensors"] = flag("ckpt", "of the checkpoints: MindSpore's, or safetensors; "
                                                                      "both are read everywhere")
+    log_steps: PositiveInt | None = flag(None, "steps between two log lines [a hundredth of the training, at most 50]; "
+                                               "in a terminal a bar shows every step")
+    tensorboard: bool = flag(False, "also write scalars for TensorBoard, into tensorboard_{task.name} below "
+                                    "--checkpoints (requirements-tensorboard.txt)")
     save_finetune_checkpoint_path: Path = flag(
         derive=lambda settings: settings.run.checkpoints / "finetune_checkpoint",
         help="folder of the checkpoints [finetune_checkpoint below --checkpoints]")

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from src.config import DEV_LABELS, FeatureColumn, MemoryConfig, feature_columns
 from src.dataset import create_dev_dataset
@@ -24,6 +23,7 @@ from src.export.bin_files import (
 )
 from src.reader.examples import read_side_table
 from src.reader.storage import check_features, open_converted
+from utils.progress import follow
 from utils.util import LOGGER, InputError, file_digest, lock_folder
 
 UNIQUE_ID = DEV_LABELS[0].name
@@ -130,7 +130,7 @@ def write_inputs(folder: Path, manifest: BinManifest, rows: Iterable[Mapping[str
     for place in manifest.folders:
         (folder / place).mkdir(exist_ok=True)
     waiting = {unique_id: number for number, unique_id in enumerate(manifest.unique_ids)}
-    for row in tqdm(rows, total=manifest.count, desc=folder.name, unit=" features", disable=None):
+    for row in follow(rows, folder.name, manifest.count, "features"):
         unique_id = int(row[UNIQUE_ID].item())
         number = waiting.pop(unique_id, None)
         if number is None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn
-from tqdm import tqdm
 
 from src.batch_plan import choose_buckets
 from src.config import MemoryConfig
@@ -21,6 +20,7 @@ from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.logits import Logits
 from src.settings import DecodingSettings, EvaluationSettings
 from utils.device import CompiledLengths
+from utils.progress import Progress
 from utils.util import LOGGER
 
 UNCOMPUTED_LOGIT = -10000.0     # of positions beyond the length that a batch was padded to
@@ -47,7 +47,7 @@ def compute_logits(network: nn.Cell, data_file: Path | str, memories: Sequence[M
     logits = np.full((2, len(lengths), buckets[-1]), UNCOMPUTED_LOGIT, np.float32)
     done = 0
     compiled = CompiledLengths(network)
-    with tqdm(total=len(lengths), desc="evaluation", unit="feature", disable=None) as progress:
+    with Progress("evaluation", len(lengths), "features") as progress:
         for batch in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
             ids = batch.pop("unique_id").reshape(-1)
             filled = [np.resize(column, (batch_size, *column.shape[1:])) if len(ids) < batch_size else column

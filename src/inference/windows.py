@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn
-from tqdm import tqdm
 
 from src.config import DEV_LABELS, MemoryConfig
 from src.dataset import create_dev_dataset, feature_lengths
 from src.reader.logits import Logits
 from src.reader.storage import FeatureExpander
 from src.viewer.cases import WindowResult
+from utils.progress import Progress
 from utils.util import InputError
 
 SHORT_LENGTHS = (128, 256)      # besides max_seq_len; each is compiled when a feature first needs it
@@ -83,7 +83,7 @@ class WindowRunner:
             raise InputError(f"{data_file}: has features longer than the {self.lengths[-1]} word pieces of the "
                              "checkpoint; give the features that it was evaluated on")
         dataset = create_dev_dataset(data_file, batch_size=1, knowledge_bases=self._memories, buckets=self.lengths)
-        with tqdm(total=len(wanted), desc="attention", unit="feature", disable=None) as progress:
+        with Progress("attention", len(wanted), "features") as progress:
             for columns in dataset.create_dict_iterator(num_epochs=1, output_numpy=True):
                 if int(columns[UNIQUE_ID].item()) in wanted:
                     yield self.run_columns(columns, off)

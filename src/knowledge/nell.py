@@ -20,10 +20,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
 from src.knowledge.entity_retrieval import Belief
 from src.knowledge.wordnet_db import WordNet
+from utils.progress import Progress
 from utils.util import InputError, atomic_path
 
 RELATION = b"generalizations"
@@ -111,8 +110,7 @@ def _read_rows(export: Path) -> Iterator[bytes]:
         source: IO[bytes] = open(export, "rb")   # noqa: SIM115 - closed by the with below
     except FileNotFoundError:
         raise InputError(f"{export}: no such file; give NELL's belief export with --nell_beliefs") from None
-    with source, tqdm(total=export.stat().st_size, unit="B", unit_scale=True, desc="NELL beliefs",
-                      disable=None) as bar:
+    with source, Progress("NELL beliefs", export.stat().st_size, "bytes") as progress:
         rows: Any = gzip.GzipFile(fileobj=source) if export.suffix == ".gz" else source
         rest = b""
         while True:
@@ -120,9 +118,9 @@ def _read_rows(export: Path) -> Iterator[bytes]:
                 block = rows.read(BLOCK)
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 raise InputError(f"{export}: cut short or damaged (gzip); fetch it again") from None
-            if not bar.n:
+            if not progress.done:
                 block = block.removeprefix(codecs.BOM_UTF8)
-            bar.update(source.tell() - bar.n)
+            progress.update(source.tell() - progress.done)
             if not block:
                 break
             head, end, tail = block.rpartition(b"\n")

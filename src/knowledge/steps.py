@@ -9,8 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from src.config import CORENLP_URL, NELL, SPLITS, WORDNET, DataFolder, KnowledgeBase, TaskConfig
 from src.knowledge.concepts import prune_vectors, read_concept_names
 from src.knowledge.entities import BATCH, CoreNLPTagger, SpacyTagger, TagCache, Tagger, tag_dataset
@@ -23,6 +21,7 @@ from src.knowledge.wordnet import SynsetRetriever
 from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.reader.passages import Passage, read_passages
 from src.reader.tokenization import BertTokenizer, split_words
+from utils.progress import follow
 from utils.uptodate import RECORDS, Job, run_job
 from utils.util import LOGGER, InputError
 
@@ -107,7 +106,7 @@ class Retrieval:
         tagged = find_tagged_json(self.folder, task, split) if with_entities and not task.marks_entities else None
         passages = read_passages(self.folder.dataset_json(task, split), task.name, tagged,
                                  self.folder.holds if self.folder.shard else None)
-        return iter(tqdm(passages, desc=f"{what}, {task.name} {split}", unit=" passages", disable=None))
+        return follow(passages, f"{what}, {task.name} {split}", None, "passages")
 
     def _text_files(self, task: TaskConfig, split: str) -> list[Path]:
         """The files that passages with entities come from."""
@@ -155,7 +154,7 @@ class Retrieval:
     def _write_synsets(self, task: TaskConfig, splits: list[str], vectors: Path, target: Path) -> None:
         retriever = SynsetRetriever(self._wordnet, read_concept_names(vectors))
         words = self._words(task, splits, "WordNet")
-        found = retriever.retrieve(tqdm(words, desc=f"WordNet, {task.name}", unit=" words", disable=None))
+        found = retriever.retrieve(follow(words, f"WordNet, {task.name}", len(words), "words"))
         LOGGER.info("%s: %d of %d words have synsets, at most %d", task.name, len(found), len(words),
                     max(map(len, found.values()), default=0))
         write_mapping(target, found, self.options.form)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from utils.progress import follow
 from utils.util import InputError, read_text
 
 Triple = tuple[str, str, str]      # head, relation, tail
@@ -107,7 +107,8 @@ def rank_test_set(graph: Graph, entities: np.ndarray, relations: np.ndarray) -> 
     answers = _answers(graph)
     queries = graph.with_reciprocals(graph.test)
     ranks = np.empty(len(queries))
-    for start in tqdm(range(0, len(queries), RANKED_AT_A_TIME), desc="ranking", disable=None):
+    starts = range(0, len(queries), RANKED_AT_A_TIME)
+    for start in follow(starts, "ranking", len(starts), "batches"):
         part = queries[start:start + RANKED_AT_A_TIME]
         scores = (entities[part[:, 0]] * relations[part[:, 1]]) @ entities.T                # [Q, E]
         for row, (head, relation, tail) in enumerate(part.tolist()):

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from mindspore import Tensor
-from tqdm import tqdm
 
 from src.batch_plan import bucket_of
 from src.config import MemoryConfig
 from src.dataset import create_train_dataset, feature_lengths, plan_device_rows
 from src.KTNET import KTNET
 from utils.device import CompiledLengths
+from utils.progress import Progress
 
 FLOAT = 4                    # bytes
 LARGEST_SHARE = 0.5          # of the available memory that may be filled
@@ -49,7 +49,7 @@ class EncodedFeatures:
         compiled = CompiledLengths(network.bert)
         names = ("input_mask", "src_ids", "pos_ids", "sent_ids")
         rows = plan_device_rows(data_file, **plan)
-        with tqdm(total=len(rows), desc="encoding", unit="batch", disable=None) as progress:
+        with Progress("encoding", len(rows), "batches") as progress:
             for batch_rows, batch in zip(rows, dataset.create_dict_iterator(num_epochs=1), strict=True):
                 arguments = [*(batch[name] for name in names), network.first_step]
                 length = batch["input_mask"].shape[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from typing import Any, TypeVar
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
-from tqdm import tqdm
 
 from src.checks import check_evaluation, check_training
 from src.config import KTNetConfig, feature_columns
@@ -26,8 +24,10 @@ from src.reader.storage import features_digest
 from src.settings import EvaluationSettings, TrainingSettings
 from src.training.hidden import EncodedFeatures
 from src.training.lock import check_unlocked, training_lock
-from src.training.log import LogFiles, StepRecord, TrainingLog, plot_training
+from src.training.log import LogFiles, StepRecord, TrainingLog, TrainingPlan, log_options
 from src.training.memory_estimate import check_memory
+from src.training.next_steps import log_results
+from src.training.plot import plot_training
 from src.training.stages import Stage, estimate_stages, plan_stages, with_encoded_features
 from src.training.state import OUTPUT_KEPT, TrainingState, fixed_settings
 from src.training.step import AccumulateStep, ApplyStep, MovingAverage, TrainStep, learning_rate_at
@@ -127,22 +127,21 @@ class Trainer:
             LOGGER.info("the encoder is frozen: its output for all features is kept, %.2f GB", self.encoded.bytes / 1e9)
         return self.encoded
 
-    def run(self, log: TrainingLog, progress: tqdm) -> Path:
+    def run(self, log: TrainingLog) -> Path:
         """Train to the stage's end; returns its last checkpoint."""
         stage = self.stage
         LOGGER.info("stage %d: %d epochs of %d steps%s, batch %d x %d devices x %d accumulated, padded to %s word "
-                    "pieces", stage.number, self.recipe.epoch, stage.steps_per_epoch,
+                    "pieces, learning rate up to %g", stage.number, self.recipe.epoch, stage.steps_per_epoch,
                     " with a frozen encoder" if self.recipe.freeze else "", self.settings.run.batch_size,
-                    self.devices.count, self.parts, ", ".join(map(str, stage.buckets)))
+                    self.devices.count, self.parts, ", ".join(map(str, stage.buckets)), self.recipe.learning_rate)
         for epoch in range(self.step // stage.steps_per_epoch, stage.end_epoch):
             batches = self.batches(epoch)
             end = (epoch + 1) * stage.steps_per_epoch
             while self.step < end:
                 log.add(self.train_one(epoch, batches))
-                progress.update()
                 if self.step < end and self.job.save_steps and self.step % self.job.save_steps == 0:
-                    self.save(epoch)
-            self.save(epoch, validate=self.job.do_val)
+                    self.save(epoch, log)
+            self.save(epoch, log, validate=self.job.do_val)
         return self.checkpoint_path(stage.end_epoch - 1)    # by name: another process may still be writing it
 
     def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:
@@ -181,7 +180,7 @@ class Trainer:
         name = f"KTNET_{self.task.name}-{epoch + 1}_{self.step - epoch * self.stage.steps_per_epoch}"
         return self.job.save_finetune_checkpoint_path / f"{name}.{self.job.checkpoint_format}"
 
-    def save(self, epoch: int, validate: bool = False) -> None:
+    def save(self, epoch: int, log: TrainingLog, validate: bool = False) -> None:
         """Write KTNET_{task}-{epoch}_{step} and the state to resume from; drop the oldest checkpoints."""
         if not self.devices.is_first:
             return
@@ -189,7 +188,8 @@ class Trainer:
         path = self.checkpoint_path(epoch)
         self.write(path)
         if validate:
-            self.validate(path, folder / f"KTNET_{self.task.name}-best.{self.job.checkpoint_format}")
+            best = folder / f"KTNET_{self.task.name}-best.{self.job.checkpoint_format}"
+            log.add_validation(self.step, epoch + 1, self.validate(path, best))
         self.state.save(self.step)                   # after the checkpoint: unsaved steps are repeated
         for oldest in checkpoints_in(folder, self.task.name)[:-self.job.keep_checkpoint_max]:
             remove_checkpoint(oldest)
@@ -203,13 +203,14 @@ class Trainer:
         write_checkpoint(path, weights)
         LOGGER.info("saved %s", path)
 
-    def validate(self, checkpoint: Path, best: Path) -> None:
+    def validate(self, checkpoint: Path, best: Path) -> dict[str, float]:
         """Evaluate a checkpoint; keep it as the best when its F1 is the highest so far."""
         result = evaluate_checkpoint(self.settings.evaluation(checkpoint),
                                      self.settings.run.checkpoints / "validation")
         if result.get("f1", -1.0) > float(self.best_f1.asnumpy()):
             self.best_f1.set_data(Tensor(result["f1"], ms.float32))
             self.write(best)
+        return result
 
 
 def check_progress(record: StepRecord) -> None:
@@ -262,24 +263,33 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
         best_f1 = Parameter(Tensor(-1.0, ms.float32), name="best_f1", requires_grad=False)
         trainer = Trainer(settings, stages[first], network, config, devices, best_f1)
         trainer.start(fixed)
-        LOGGER.info("options: %s", json.dumps(options))
         files = LogFiles(run.checkpoints, task)
+        log_options(options, settings.given, files.options)
         if devices.is_first:
             write_json(files.options, options)
-        log = TrainingLog(files.metrics, trainer.step, stages[0].steps_per_epoch,
-                          settings.device.device_target == "Ascend", devices.is_first)
-        with tqdm(total=stages[-1].end, initial=trainer.step, desc="training", unit="step", disable=None) as progress:
+        with TrainingLog(files, trainer.step, plan_log(settings, manifest, stages, devices),
+                         settings.device.device_target == "Ascend", devices.is_first, job.tensorboard) as log:
             if trainer.step:
                 LOGGER.info("resuming after %d of %d steps", trainer.step, stages[-1].end)
-            checkpoint = trainer.run(log, progress)
+            checkpoint = trainer.run(log)
             for stage in stages[first + 1:]:
                 digest = trainer.state.digest
                 trainer = Trainer(settings, stage, network, config, devices, best_f1)
                 trainer.state.digest = digest
-                checkpoint = trainer.run(log, progress)
+                checkpoint = trainer.run(log)
         if devices.is_first:
-            plot_training(files.metrics, files.plot, f"KT-NET on {settings.task.folder}")
+            plot_training(files, stages, f"KT-NET on {settings.task.folder}")
         return checkpoint
+
+
+def plan_log(settings: TrainingSettings, manifest: dict[str, Any], stages: list[Stage],
+             devices: Devices) -> TrainingPlan:
+    """How long the training is."""
+    counts = manifest["counts"]
+    questions = (counts["questions"] - sum(counts["skipped"].values())) / counts["features"]     # of a feature
+    features = settings.run.batch_size * devices.count * settings.recipe.accumulation_steps
+    return TrainingPlan(stages[0].steps_per_epoch, tuple(stage.end for stage in stages), features * questions,
+                        settings.job.log_steps)
 
 
 def evaluate_checkpoint(settings: EvaluationSettings, output: Path, with_memories: bool = False) -> dict[str, float]:
@@ -331,6 +341,9 @@ def run_training(settings: TrainingSettings) -> None:
     if settings.modelarts.save_url and settings.modelarts.is_modelarts and devices.is_first:
         send_results(settings.run.checkpoints, settings.job.save_finetune_checkpoint_path,
                      settings.modelarts.save_url, settings.modelarts.log_url)
+    if job.do_train and devices.is_first:
+        assert checkpoint is not None
+        log_results(settings, checkpoint)
 
 
 def run_evaluation(settings: EvaluationSettings) -> None:

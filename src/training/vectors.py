@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-from tqdm import tqdm
 
 from src.knowledge.triples import Graph
 from src.settings import EmbeddingRecipe
-from utils.util import InputError
+from utils.progress import Progress
+from utils.util import LOGGER, InputError
 
 START_OF_SQUARES = 1e-10       # Adagrad's sums start here: the first steps are of full size
 INITIAL_SCALE = 0.1
@@ -92,16 +92,16 @@ def train_vectors(graph: Graph, recipe: EmbeddingRecipe) -> tuple[np.ndarray, np
     step = nn.TrainOneStepCell(network, optimizer)
     step.set_train()
     steps = -(-len(questions) // recipe.batch_size)
-    with tqdm(total=recipe.epoch * steps, desc="training", unit=" steps", disable=None) as bar:
+    with Progress("training", recipe.epoch * steps, "steps") as progress:
         for epoch in range(recipe.epoch):
             total = 0.0
             for batch in batches(questions, len(graph.entities), recipe, epoch):
                 total += float(step(*batch).asnumpy())
-                bar.update()
+                progress.update()
             if not np.isfinite(total):
                 raise InputError(f"epoch {epoch + 1}: the loss is {total}: the training has diverged; lower "
                                  "--learning_rate or --regularization")
-            bar.set_postfix(epoch=epoch + 1, loss=round(total / (steps * recipe.batch_size), 4))
+            LOGGER.info("epoch %d of %d: loss %.4f", epoch + 1, recipe.epoch, total / (steps * recipe.batch_size))
     vectors = network.entities.asnumpy(), network.relations.asnumpy()
     if not all(np.isfinite(values).all() for values in vectors):
         raise InputError("the training has diverged in its last epoch; lower --learning_rate or --regularization")
