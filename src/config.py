@@ -13,6 +13,7 @@ Nothing here is tied to one encoder or to the two official knowledge bases: the 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -465,5 +466,11 @@ def load_knowledge_bases(path: Path | str) -> tuple[KnowledgeBase, ...]:
         bases.append(base)
     if len({base.name for base in bases}) < len(bases):
         raise InputError(f"{path}: two knowledge bases share a name")
+    written = [os.path.normpath(file) for base in bases for file in (base.retrieved, base.pruned) if file]
+    read = [os.path.normpath(base.vectors) for base in bases]
+    for file in written:
+        if written.count(file) + read.count(file) > 1:
+            raise InputError(f"{path}: {file[:80]!r} is written by one knowledge base and is another's file, or its "
+                             "vectors; give retrieved and pruned names of their own")
     return tuple(bases)
 

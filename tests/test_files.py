@@ -139,6 +139,18 @@ def test_knowledge_bases_that_cannot_be(tmp_path, change):
         load_knowledge_bases(tmp_path / "kb.json")
 
 
+@pytest.mark.parametrize("change", [{"retrieved": "./x/{dataset}"}, {"retrieved": "b"}, {"pruned": "a"},
+                                    {"pruned": "x/{dataset}"}])
+def test_knowledge_bases_that_write_over_each_other(tmp_path, change):
+    entry = {"name": "one", "label": "1", "vectors": "a", "retrieved": "x/{dataset}", "key": "word", "max_concepts": 9}
+    other = {**entry, "name": "two", "vectors": "b", "retrieved": "y/{dataset}"}
+    write_json(tmp_path / "kb.json", [entry, other])
+    assert len(load_knowledge_bases(tmp_path / "kb.json")) == 2
+    write_json(tmp_path / "kb.json", [entry, {**other, **change}])
+    with pytest.raises(InputError, match="kb.json: .* is written by one knowledge base and is another's file"):
+        load_knowledge_bases(tmp_path / "kb.json")
+
+
 def test_no_reader_ends_in_a_traceback(tmp_path):
     """Fewer inputs than benchmarks/fuzz_readers.py tries, of the same kinds."""
     rng, known = random.Random(5), seeds()

@@ -231,7 +231,7 @@ class LoadReport:
     def __str__(self) -> str:
         text = f"{len(self.loaded)} parameters loaded"
         if self.missing:
-            text += f"; not in the checkpoint: {_shorten(self.missing)}"
+            text += f"; not in the checkpoint, so random: {_shorten(self.missing)}"
         if self.ignored:
             text += f"; not used: {_shorten(self.ignored)}"
         return text
