@@ -174,6 +174,7 @@ def test_a_file_that_is_downloaded_after_a_failure_is_kept(tmp_path):
     source.write_text("x")
     with pytest.raises(InputError):
         run_job(Job(target, [source], fail), tmp_path)
+    assert not (tmp_path / ".retrieve").exists()  # nor after a kill, which writes nothing either
     target.write_text("the authors'")
     assert not run_job(Job(target, [source], lambda: target.write_text("ours")), tmp_path)
     assert target.read_text() == "the authors'"

@@ -81,20 +81,13 @@ def run_job(job: Job, root: Path, force: bool = False) -> bool:
     known = record.get("inputs", {})
     inputs = {_name(path, root): file_state(path, known.get(_name(path, root))) for path in job.inputs}
     if job.output.exists() and not force:
-        made = record.get("output")
-        if not record or made and not is_unchanged(job.output, made):
+        if not record or not is_unchanged(job.output, record["output"]):
             LOGGER.info("%s: not made by retrieve.py, kept as it is (--force makes it again)", job.output)
             return False
-        if made and _contents(inputs) == _contents(known) and record["settings"] == job.settings:
+        if _contents(inputs) == _contents(known) and record["settings"] == job.settings:
             LOGGER.info("%s: up to date", job.output)
             return False
-    # An output that is found with no state in its record is ours, from a run that was stopped in between.
-    write_json(record_path, {"output": {}, "inputs": inputs, "settings": job.settings})
-    try:
-        job.make()
-    except BaseException:       # nothing was written: a file that is found there later is somebody else's
-        _restore(record_path, record)
-        raise
+    job.make()       # until it has ended the record stays: a file that is found after a kill is somebody else's
     write_json(record_path, {"output": file_state(job.output), "inputs": inputs, "settings": job.settings})
     LOGGER.info("%s: made", job.output)
     return True
@@ -114,14 +107,6 @@ def _read_record(path: Path) -> dict[str, Any]:
     if isinstance(record, dict) and all(isinstance(record.get(key), dict) for key in ("output", "inputs", "settings")):
         return record
     return {}
-
-
-def _restore(path: Path, record: dict[str, Any]) -> None:
-    """Put back the record of an earlier run, or none."""
-    if record:
-        write_json(path, record)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _contents(states: Mapping[str, Any]) -> dict[str, Any]:
