@@ -230,7 +230,7 @@ def refusal(capsys, folder: DataFolder, *arguments: str) -> str:
         (
             lambda f: (shutil.rmtree(f.root / "nltk"), make_wordnet(f.root / "nltk/corpora/wordnet", "3.1")),
             ["--step", "wordnet"],
-            ["WordNet 3.1", "WordNet 3.0", "move it away"],
+            ["WordNet 3.1", "WordNet 3.0", "move it elsewhere"],
         ),
         (
             lambda f: write_concept_vectors(f.vectors(WORDNET), ["concept:city"], np.ones((1, 2))),
