@@ -30,16 +30,17 @@ from src.knowledge.live import LiveKnowledge
 from src.reader.passages import read_passages
 from src.reader.tokenization import BertTokenizer, split_words
 folder, bases = DataFolder(__import__("pathlib").Path(sys.argv[1])), load_knowledge_bases(sys.argv[2])
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 live = LiveKnowledge(folder, bases, ner="none", vectors={bases[0].name: folder.table(bases[0], SQUAD)})
-loaded = time.perf_counter()
+loaded, loaded_cpu = time.perf_counter(), time.process_time()
 tokenizer = BertTokenizer(folder.root / "vocab.txt", True)
 passages = list(read_passages(folder.dataset_json(SQUAD, "train"), "squad"))
-linked = time.perf_counter()
+linked, linked_cpu = time.perf_counter(), time.process_time()
 found = sum(len(live.lookups[0].find(tokenizer.analyse(split_words(passage.text)[0]), "document").ids)
             for passage in passages)
-print(f"loaded in {loaded - start:.1f} s; {len(passages)} passages linked in {time.perf_counter() - linked:.1f} s, "
-      f"{found} concepts of word pieces; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+print(f"loaded in {loaded - start:.1f} s ({loaded_cpu - cpu:.1f} s of CPU); {len(passages)} passages linked in "
+      f"{time.perf_counter() - linked:.1f} s ({time.process_time() - linked_cpu:.1f} s), {found} concepts of "
+      f"word pieces; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 """
 
 
@@ -47,7 +48,10 @@ def write_inputs(folder: DataFolder, phrases: int, passages: int, width: int) ->
     """A vocabulary, vectors, a map and passages of 140 words in which every tenth place has a phrase of the map."""
     rng = random.Random(0)
     words = [f"{rng.choice('bcdfgklmnprst')}{rng.choice('aeiou')}{number:x}" for number in range(WORDS)]
-    names = list(dict.fromkeys(" ".join(rng.choices(words, k=rng.choice((1, 2, 2, 3, 4)))) for _ in range(phrases)))
+    found: dict[str, None] = {}
+    while len(found) < phrases:
+        found.setdefault(" ".join(rng.choices(words, k=rng.choice((1, 2, 2, 3, 4)))))
+    names = list(found)
     base = KnowledgeBase(**BASE)
     for path in (folder.vectors(base), folder.dataset_json(SQUAD, "train")):
         path.parent.mkdir(parents=True)
@@ -83,13 +87,15 @@ def main() -> None:
         if os.waitpid(writer, 0)[1]:
             sys.exit("the inputs could not be written")
         base = KnowledgeBase(**BASE)
+        before = sum(os.times()[2:4])
         seconds, megabytes = run_measured(sys.executable, "retrieve.py", "--data_url", scratch, "--dataset", "squad",
                                           "--step", "own", "--kb_config", config)
         table, whole = folder.table(base, SQUAD), folder.vectors(base)
         with open(table, "rb") as lines:
             concepts = sum(1 for _ in lines)
-        print(f"retrieval and pruning: {seconds:.1f} s, peak {megabytes / 1000:.2f} GB; {concepts} concepts are left, "
-              f"{table.stat().st_size / 1e6:.1f} MB of {whole.stat().st_size / 1e6:.0f} MB of vectors", flush=True)
+        print(f"retrieval and pruning: {seconds:.1f} s ({sum(os.times()[2:4]) - before:.1f} s of CPU), peak "
+              f"{megabytes / 1000:.2f} GB; {concepts} concepts are left, {table.stat().st_size / 1e6:.1f} MB of "
+              f"{whole.stat().st_size / 1e6:.0f} MB of vectors", flush=True)
         run_measured(sys.executable, "-c", LINK, scratch, config)
 
 
