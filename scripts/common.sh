@@ -165,7 +165,11 @@ start() {           # LOG COMMAND...: in the background, or with FOREGROUND=1 in
     mkdir -p "$(dirname "$log")"
     export MS_OM_PATH=${MS_OM_PATH:-$(dirname "$log")}      # where MindSpore puts its debugging files
     if [[ ${FOREGROUND:-0} != 1 ]]; then
-        nohup "${guard[@]}" --background -- "$@" >"$log" 2>&1 </dev/null &
+        local run=${KTNET_RUN:-}
+        local -a leave=(env -u KTNET_RUN)           # the run of this launcher's own guard, which ends with it
+        if [[ $run == */* ]]; then leave=(env "KTNET_RUN=${run%/*}"); fi
+        nohup "${leave[@]}" "${guard[@]}" --background -- "$@" >"$log" 2>&1 </dev/null &
+        while [[ -n $run ]] && grep -qzxF "KTNET_RUN=$run" "/proc/$!/environ" 2>/dev/null; do sleep 0.02; done
         echo "started in the background: PID $!, log $log"
         return 0
     fi
@@ -209,6 +213,7 @@ train() {           # TASK TARGET LOG FLAGS_OF_THE_LAUNCHER... -- ARGUMENTS...
     shift 3
     while [[ $1 != -- ]]; do own+=("$1") && shift; done
     read_arguments "DATAPATH" "${@:2}"
+    under_guard "${@:2}"
     find_python
     stage_flags "$task"
     local -a flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")"
@@ -220,6 +225,7 @@ train() {           # TASK TARGET LOG FLAGS_OF_THE_LAUNCHER... -- ARGUMENTS...
 evaluate() {        # TASK TARGET ARGUMENTS...
     local task=$1 target=${DEVICE_TARGET:-$2} results=$ROOT/output/eval_$1
     read_arguments "DATAPATH CHECKPOINT_PATH" "${@:3}"
+    under_guard "${@:3}"
     find_python
     local -a flags=(--device_target "$target" --data_url "$(absolute "${POSITIONAL[0]}")"
         --load_checkpoint_path "$(absolute "${POSITIONAL[1]}")" --checkpoints "$results" "${FLAGS[@]}")
@@ -242,6 +248,7 @@ distribute() {
     shift 4
     while [[ $1 != -- ]]; do own+=("$1") && shift; done
     read_arguments "$usage" "${@:2}"
+    under_guard "${@:2}"
     find_python
     check_hosts
     if [[ $usage == *RANK_TABLE_FILE ]]; then
