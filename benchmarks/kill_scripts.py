@@ -293,8 +293,10 @@ def kill_often(name: str, place: Place, kills: int, generator: random.Random) ->
                 continue
             target = generator.choice(others) if at_another else own
             what = f"{number.name} to {'itself' if target == own else command_of(target)}"
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(target, number)
+            except ProcessLookupError:          # it has ended by itself in between
+                continue
             killed.append(what)
             gone = wait(mark, LEFT)
             if gone is None:
