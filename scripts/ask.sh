@@ -40,7 +40,7 @@ if [[ -f ${given[0]} ]]; then
 elif [[ ${given[0]} =~ [^[:space:]][[:space:]]+[^[:space:]] ]]; then
     flags=(--passage="${given[0]}")
 else
-    die "PASSAGE: ${given[0]:-nothing} is not a file, and one word is not a passage"
+    die "PASSAGE: ${given[0]:-nothing} is neither a file nor a passage of several words (passages are English text)"
 fi
 for question in "${given[@]:1}"; do flags+=(--question="$question"); done
 exec "$PYTHON" "$ROOT/predict.py" --data_url "$DATAPATH" --load_checkpoint_path "$CHECKPOINT" "${flags[@]}" "${@:2}"

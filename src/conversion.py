@@ -50,8 +50,7 @@ class Conversion:
 
     def input_files(self) -> dict[str, tuple[Path, str]]:
         """Every file that shapes the features, by its role, with what to do when it is missing."""
-        files = {"examples": (self.json_path, "put the data set there (the README lists the downloads) or choose "
-                                               "with --dataset and --split"),
+        files = {"examples": (self.json_path, "put the data set there; docs/data.md says where to get it"),
                  "vocabulary": (self.vocab_path, "give the encoder's vocab.txt with --vocab_path")}
         for base in self.bases:
             files[f"{base.name} vectors"] = (self.data.table(base, self.task), self.vectors_fix(base))

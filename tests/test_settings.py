@@ -266,7 +266,7 @@ def test_a_help_begins_with_two_calls_that_can_be_made(cls, monkeypatch):
 @pytest.mark.parametrize(("flags", "meant"), [
     (["--learning-rate", "1"], "--learning_rate"), (["--num_train_epochs", "3"], "--epoch"),
     (["--seed=3"], "--random_seed"), (["--bach_size", "3"], "--batch_size"), (["--device_target", "cpu"], "CPU"),
-    (["--lr_schedule", "const"], "constant")])
+    (["--lr_schedule", "const"], "constant"), (["\u2014resume", "True"], "--resume")])
 def test_what_was_probably_meant_is_said(flags, meant, capsys):
     with pytest.raises(SystemExit):
         TrainingSettings.parse(flags, SQUAD)

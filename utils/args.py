@@ -27,6 +27,7 @@ S = TypeVar("S", bound="Settings")
 CONFIG_HELP = ("YAML or JSON file of flags, as config/*.yaml or a saved options_*.json; flags on the command line win, "
                "and of several files the later one")
 # What other people's scripts call our flags.
+DASHES = ("-", "\u2013", "\u2014")      # the last two are what word processors and input methods make of "--"
 ELSEWHERE = {"num_train_epochs": "epoch", "num_epochs": "epoch", "lr": "learning_rate", "seed": "random_seed",
              "per_device_train_batch_size": "batch_size", "train_batch_size": "batch_size", "device": "device_target",
              "output_dir": "checkpoints", "model_name_or_path": "load_pretrain_checkpoint_path",
@@ -68,7 +69,7 @@ class OneLineParser(argparse.ArgumentParser):
         values, unknown = self.parse_known_args(args, namespace)
         if unknown:
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            meant = [suggestion(word, known) for word in unknown if word.startswith("-")]
+            meant = [suggestion(word, known) for word in unknown if word.startswith(DASHES)]
             self.error(f"unrecognized arguments: {' '.join(unknown)}{''.join(meant)}")
         return values
 
@@ -86,7 +87,7 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     '; did you mean --learning_rate?'
     """
     def plain(text: str) -> str:
-        return text.lstrip("-").partition("=")[0].lower().replace("-", "_")
+        return text.lstrip("".join(DASHES)).partition("=")[0].lower().replace("-", "_")
 
     by_plain = {plain(name): name for name in known}
     wanted = ELSEWHERE.get(plain(word), plain(word))

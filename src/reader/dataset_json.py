@@ -70,7 +70,7 @@ def _entries(path: Path) -> Iterator[_Entry]:
             for place, row in parquet_rows(path):
                 yield _Entry(place, row, True)
             return
-        with open_text(path, "put the data set there (the README lists the downloads)") as source:
+        with open_text(path, "put the data set there; docs/data.md says where to get it") as source:
             yield from _scan(_Scanner(source, str(path)), str(path))
     except RecursionError:
         raise InputError(f"{path}: nested too deeply to be a data set") from None
