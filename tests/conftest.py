@@ -13,15 +13,16 @@ from testing import small_training
 from utils.util import LOGGER
 
 os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # products in float32, by --compute_type auto too
-# Whole files that start many processes or compile C++; single slow tests bear the marker themselves.
+# Files that start many processes, compile C++ or many networks; single slow tests bear the marker themselves.
 SLOW_FILES = {"test_launchers.py", "test_infer_harness.py", "test_quickstart.py", "test_interrupt.py", "test_guard.py",
-              "test_get_data.py"}
+              "test_get_data.py", "test_cpu_ops.py", "test_export.py", "test_third_memory.py"}
+SLOW_FIXTURES = {"evaluated", "page", "reader"}         # networks that are compiled to be asked
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow files, so that ``pytest -m "not slow"`` is over in two minutes."""
+    """Mark the tests of slow files and fixtures, so that ``pytest -m "not slow"`` is over in two minutes."""
     for item in items:
-        if item.path.name in SLOW_FILES:
+        if item.path.name in SLOW_FILES or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
@@ -49,6 +50,14 @@ def steady_data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
     """The same without dropout: equal gradients however a batch is divided."""
     pytest.importorskip("mindspore")
     return small_training.make_training_data(tmp_path_factory.mktemp("steady"), dropout=0.0)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """The quickstart's sample with a network that can be asked; whatever is written there has a name of its own."""
+    pytest.importorskip("mindspore")
+    from testing.small_predict import make_sample
+    return make_sample(tmp_path_factory.mktemp("sample"))
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,7 @@ def convert(data, folder, *more):
     bert_ms_format.main(["--data_url", str(data.root), "--source", str(folder), *more])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bases", "kind"), [(KNOWLEDGE_BASES, "squad_both"), ((WORDNET,), "record_wordnet"),
                                              ((NELL,), "squad_nell")])
 def test_logits_are_the_reference_s(tmp_path, bases, kind):

@@ -22,7 +22,7 @@ from testing import small_data
 from utils.util import InputError
 
 TASKS = {"squad": SQUAD, "record": RECORD}
-throws = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+throws = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

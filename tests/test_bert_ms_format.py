@@ -276,6 +276,7 @@ def run_script(*arguments, by_path=True):
                           timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_path", [True, False])
 def test_the_script_leaves_a_whole_encoder_folder(tmp_path, by_path):
     mindspore = pytest.importorskip("mindspore")
@@ -315,6 +316,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert listing(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_write_left_is_swept(tmp_path):
     """Also what a write in progress has there stays."""
     pytest.importorskip("mindspore")
@@ -504,6 +506,7 @@ def test_output_must_be_a_checkpoint(tmp_path, output):
     assert "ends in .ckpt" in refused(folder, tmp_path / "out" / output)
 
 
+@pytest.mark.slow
 def test_the_script_s_refusal(tmp_path):
     result = run_script("--source", tmp_path / "nothing", "--data_url", tmp_path)
     assert result.returncode == 2

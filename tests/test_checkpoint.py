@@ -41,17 +41,15 @@ from testing.toy_wordnet import make_wordnet  # noqa: E402
 from utils.util import InputError, file_digest, read_json  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return small_training.make_training_data(tmp_path_factory.mktemp("data"))
+@pytest.fixture(scope="session")
+def data(training_data):
+    return training_data
 
 
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    """The checkpoint of a training of one step."""
-    output = tmp_path_factory.mktemp("trained")
-    run_KTNET_squad.main(small_training.flags(data, output, epoch=1, batch_size=small_training.QUESTIONS))
-    return output / "finetune_checkpoint" / "KTNET_squad-1_1.ckpt"
+@pytest.fixture(scope="session")
+def checkpoint(trained):
+    """The last one of a training."""
+    return trained[0] / "finetune_checkpoint" / "KTNET_squad-2_6.ckpt"
 
 
 def evaluate(data, checkpoint, output):
@@ -64,8 +62,8 @@ def convert_again(data):
         convert(small_data.conversion(data, "squad", split, windows=small_training.WINDOWS), num_workers=1)
 
 
-def test_a_checkpoint_says_what_its_numbers_mean(data, trained):
-    config = load_config(trained)
+def test_a_checkpoint_says_what_its_numbers_mean(data, checkpoint):
+    config = load_config(checkpoint)
     assert config.dataset == "squad"
     assert config.vocabulary_md5 == file_digest(data.bert() / "vocab.txt")
     names, _ = read_concept_vectors(data.vectors(WORDNET))
@@ -75,8 +73,8 @@ def test_a_checkpoint_says_what_its_numbers_mean(data, trained):
 
 @pytest.mark.parametrize(("change", "message"), [
     ("vectors", "the wn concepts are not those, or not in the order, that it was trained with"),
-    ("vocabulary", "--vocab_path: not the vocabulary that .*KTNET_squad-1_1.ckpt was trained with")])
-def test_what_gives_the_ids_another_meaning_is_refused(data, trained, tmp_path, change, message):
+    ("vocabulary", "--vocab_path: not the vocabulary that .*KTNET_squad-2_6.ckpt was trained with")])
+def test_what_gives_the_ids_another_meaning_is_refused(data, checkpoint, tmp_path, change, message):
     """Vectors or word pieces in another order, converted with: as many as before, so no size tells."""
     other = DataFolder(tmp_path / "data")
     shutil.copytree(data.root, other.root)
@@ -89,9 +87,9 @@ def test_what_gives_the_ids_another_meaning_is_refused(data, trained, tmp_path, 
         vocabulary.write_text("\n".join([*lines[:-2], lines[-1], lines[-2]]) + "\n", encoding="utf-8")
     convert_again(other)
     with pytest.raises(InputError, match=message):
-        evaluate(other, trained, tmp_path / "eval")
+        evaluate(other, checkpoint, tmp_path / "eval")
     with pytest.raises(InputError, match=message):
-        run_KTNET_squad.main(small_training.flags(other, tmp_path / "output", init_checkpoint=trained))
+        run_KTNET_squad.main(small_training.flags(other, tmp_path / "output", init_checkpoint=checkpoint))
     assert not (tmp_path / "output").exists()
 
 
@@ -195,6 +193,7 @@ def as_older(weights, path):
     return path
 
 
+@pytest.mark.slow
 def test_the_older_port_is_computed_as_it_was_trained(tmp_path, capsys):
     """By tanh and with epsilon 1e-7; what such a checkpoint lacks is set here, to compare the logits."""
     from src.export.export import build_for_export
@@ -225,8 +224,9 @@ def test_the_older_port_is_computed_as_it_was_trained(tmp_path, capsys):
     assert np.abs(found - reference.logits(weights, TINY, columns)).max() > 1e-4
 
 
-def test_evaluating_the_older_port_says_so_in_one_line(data, trained, tmp_path, capsys):
-    weights = {name: value.asnumpy() for name, value in open_checkpoint(trained).values.items()}
+@pytest.mark.slow
+def test_evaluating_the_older_port_says_so_in_one_line(data, checkpoint, tmp_path, capsys):
+    weights = {name: value.asnumpy() for name, value in open_checkpoint(checkpoint).values.items()}
     evaluate(data, as_older(weights, tmp_path / "KTNET.ckpt"), tmp_path / "eval")
     lines = [line for line in capsys.readouterr().err.splitlines() if "older port" in line]
     assert len(lines) == 1 and "GELU by tanh, layer norms with epsilon 1e-07" in lines[0]

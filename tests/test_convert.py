@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import data_convert
 import src.feature_stream as feature_stream
 from src.config import KNOWLEDGE_BASES, NELL, RECORD, SPLITS, SQUAD, TASKS, WORDNET, DataFolder, WindowConfig
 from src.data_convert import bring_up_to_date, convert, convert_all
@@ -32,6 +33,7 @@ from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.examples import read_side_table
 from src.reader.storage import ConvertedFiles, FeatureExpander, check_features, open_converted
 from testing import small_data
+from testing.small_training import run_here
 from utils.util import LOGGER, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -250,6 +252,7 @@ def test_features_equal_the_golden_ones(tmp_path: Path, name: str, dataset: str,
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_script_converts_everything(data: DataFolder) -> None:
     """In processes of their own, with the same bytes as in one process."""
     done = run_script("--data_url", str(data.root), "--num_workers", "2")
@@ -351,6 +354,7 @@ def test_a_failed_conversion_leaves_the_earlier_one(data: DataFolder, monkeypatc
     assert snapshot(conversion.target.parent) == before
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_leaves_nothing_that_looks_whole(data: DataFolder) -> None:
     """Kill the script and its processes at many moments; whatever is there afterwards is whole or refused."""
     conversion = small_data.conversion(data)
@@ -382,6 +386,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_whole(data: DataFolder) -
     assert not list(conversion.target.parent.glob(".*"))
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_script(data: DataFolder) -> None:
     """Killing only the writing process must not leave the others behind."""
     process = subprocess.Popen(
@@ -727,22 +732,23 @@ def test_a_builder_that_ends_within_a_message_is_told() -> None:
 ])
 def test_the_script_refuses_in_one_line(data: DataFolder, arguments: list[str], message: str) -> None:
     before = snapshot(data.root)
-    done = run_script("--data_url", str(data.root), "--split", "train", *arguments)
-    assert done.returncode == 2 and done.stdout == ""
+    done = run_here(data_convert.main, ["--data_url", str(data.root), "--split", "train", *arguments], code=2)
+    assert done.stdout == ""
     assert message in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert snapshot(data.root) == before
 
 
 def test_a_data_set_that_is_not_there_is_left_out(data: DataFolder) -> None:
     shutil.rmtree(data.root / RECORD.folder)
-    done = run_script("--data_url", str(data.root), "--split", "dev")
-    assert done.returncode == 0 and f"{data.root / RECORD.folder}: no data set there, skipped" in done.stderr
+    flags = ["--data_url", str(data.root), "--split", "dev"]
+    assert f"{data.root / RECORD.folder}: no data set there, skipped" in run_here(data_convert.main, flags).stderr
     assert ConvertedFiles(data.mindrecord(SQUAD, "dev")).manifest.is_file()
     shutil.rmtree(data.root / SQUAD.folder)
-    done = run_script("--data_url", str(data.root), "--split", "dev")
-    assert done.returncode == 2 and f"{data.dataset_json(SQUAD, 'dev')}: no such file" in done.stderr
+    refused = run_here(data_convert.main, flags, code=2)
+    assert f"{data.dataset_json(SQUAD, 'dev')}: no such file" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_line(data: DataFolder) -> None:
     """Files may not grow beyond 100 kB: what MindRecord and NumPy say of that becomes one line."""
     code = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "

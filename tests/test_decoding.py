@@ -151,7 +151,7 @@ def questions(draw):
     return example, np.array(rows, dtype=draw(st.sampled_from(["float32", "float16", "float64"]))), options
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(questions())
 def test_equals_the_slow_decoder(question):
     example, values, options = question

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import export
 from src.config import KNOWLEDGE_BASES, KTNetConfig, MemoryConfig, feature_columns
 from src.export.bin_files import MANIFEST, BinManifest, write_manifest
 from testing import reference, small_training
@@ -286,13 +287,13 @@ def harness(tools):
 
 @pytest.fixture(scope="session")
 def models(harness, tmp_path_factory):
-    """A tiny network's weights and its exported files by name, made in a process of its own."""
+    """A tiny network's weights and its exported files by name."""
     folder = tmp_path_factory.mktemp("models")
     weights = make_checkpoint(folder / "KTNET_squad-1_1.ckpt", TINY)
     for name, flags in (("whole", ("ONNX",)), ("short", ("ONNX", "--max_seq_len", "24")), ("newer", ("MINDIR",))):
-        run_well(sys.executable, "export.py", "--dataset", "squad", "--load_checkpoint_path",
-                 folder / "KTNET_squad-1_1.ckpt", "--file_path", folder, "--file_name", name, "--device_target", "CPU",
-                 "--file_format", *flags, cwd=REPOSITORY)
+        export.main(["--dataset", "squad", "--load_checkpoint_path", str(folder / "KTNET_squad-1_1.ckpt"),
+                     "--file_path", str(folder), "--file_name", name, "--device_target", "CPU",
+                     "--file_format", *flags])
     for name in ("whole", "short"):
         run_well(harness / "onnx_to_lite", folder / f"{name}.onnx", folder / f"{name}.mindir")
     return folder, weights
@@ -368,7 +369,7 @@ def test_conversion_that_is_refused(harness, models, tmp_path):
 
 # ------------------------------------------------------------------------------------------------------- end to end
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
+def copy(tmp_path_factory, training_data):
     """A copy of the repository, a data folder with converted features and a checkpoint for them."""
     folder = tmp_path_factory.mktemp("end to end")
     root = folder / "a copy"
@@ -377,12 +378,11 @@ def copy(tmp_path_factory):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "out"))
     for script in REPOSITORY.glob("*.py"):
         shutil.copy(script, root)
-    data = small_training.make_training_data(folder / "my data")
     memories = tuple(MemoryConfig(base.name, rows=16, width=16, max_concepts=base.max_concepts)
                      for base in KNOWLEDGE_BASES)
     make_checkpoint(folder / "KTNET_squad-1_1.ckpt", KTNetConfig(small_training.ENCODER, memories,
                                                                   small_training.WINDOWS.max_seq_len))
-    return root, data.root, folder / "KTNET_squad-1_1.ckpt"
+    return root, training_data.root, folder / "KTNET_squad-1_1.ckpt"
 
 
 def script(root, name, *arguments, **environment):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from src.config import DataFolder
 from testing import small_training
 from tests.test_guard import all_end
 
@@ -68,9 +69,8 @@ def test_python_code_may_clean_up(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_training_in_a_step(tmp_path: Path) -> None:
-    data = small_training.make_training_data(tmp_path / "data")
-    flags = small_training.flags(data, tmp_path / "output", epoch=1000)
+def test_a_training_in_a_step(training_data: DataFolder, tmp_path: Path) -> None:
+    flags = small_training.flags(training_data, tmp_path / "output", epoch=1000)
     code, said = interrupt([sys.executable, "run_KTNET_squad.py", *flags], "epoch: 1 step: 2")
     assert code == 130 and said[-1] == "interrupted"
     assert all(line.startswith(("epoch:", "saved")) for line in said[:-1])

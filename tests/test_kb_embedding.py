@@ -98,6 +98,7 @@ def test_the_loss_is_the_softmax_over_rivals_that_are_not_the_answer():
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_learns_and_writes(tmp_path):
     """Brothers and sisters: a test child's parent can only be known from the reciprocal "child" it was trained on."""
     (tmp_path / "kin").mkdir()
@@ -133,6 +134,7 @@ def test_a_training_that_diverges_is_no_success(monkeypatch, loss):
         vectors.train_vectors(number_triples(FAMILY), EmbeddingRecipe(width=2, epoch=1, batch_size=40, negatives=1))
 
 
+@pytest.mark.slow
 def test_either_held_back_file_can_judge(tmp_path):
     for name in ("train", "test", "valid"):
         (tmp_path / f"{name}.txt").write_text(f"a r {name}\n")

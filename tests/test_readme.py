@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from examples.quickstart import toy_wordnet
-from tests.test_predict import SAMPLE, make_vocabulary
+from testing.small_predict import SAMPLE, make_vocabulary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docker").glob("*.md"))]

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("mindspore")
 import predict  # noqa: E402
 from src.inference import Reader, serve  # noqa: E402
+from testing.small_predict import sample_flags as flags  # noqa: E402
 from testing.small_raw import tagged_passages  # noqa: E402
-from tests.test_predict import flags, folder  # noqa: E402, F401 - a fixture
 from utils.util import InputError  # noqa: E402
 
 JSON = {"Content-Type": "application/json"}
@@ -130,12 +130,13 @@ def test_a_port_in_use_is_told(echo):
         serve.Server(serve.Service(Echo()), 70000)
 
 
-def test_serving_takes_no_passage(folder):  # noqa: F811
+def test_serving_takes_no_passage(folder):
     with pytest.raises(InputError, match="--serve: passages and questions come over HTTP"):
         predict.main(flags(folder, "--serve", "0", "--passage", "a"))
 
 
-def test_a_network_answers_as_predict_does(folder):  # noqa: F811
+@pytest.mark.slow
+def test_a_network_answers_as_predict_does(folder):
     from src.settings import PredictionSettings
 
     passage = next(iter(tagged_passages(folder))).text

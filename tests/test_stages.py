@@ -32,9 +32,9 @@ ROOT = Path(__file__).parents[1]
 TWO = {"stages": "two", "first_epoch": 2, "first_learning_rate": 0.01, "epoch": 1}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return small_training.make_training_data(tmp_path_factory.mktemp("data"))
+@pytest.fixture(scope="session")
+def data(training_data):
+    return training_data
 
 
 def command(data, output, **values):
@@ -49,7 +49,7 @@ def weights(path):
 def whole(data, tmp_path_factory):
     """The checkpoint folder of a training that nobody interrupts."""
     output = tmp_path_factory.mktemp("whole")
-    assert small_training.run_and_kill(command(data, output), None, 0.0) == 0
+    small_training.train(data, output, **TWO)
     return output / "finetune_checkpoint"
 
 
@@ -91,6 +91,7 @@ def test_a_rate_of_0_has_no_multiple():
 
 
 # ------------------------------------------------------------------------------------------- what is kept in stage one
+@pytest.mark.slow
 def test_the_kept_output_is_that_of_the_encoder(data):
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
     path = data.mindrecord(SQUAD, "train")
@@ -122,6 +123,7 @@ def test_the_kept_output_fits_batches_of_every_length():
         assert (hidden[0] == 48).all() and (hidden[1, :32] == 32).all() and (hidden[1, 32:] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_weight_on_concepts_is_that_of_the_attention(data):
     """The mean over word pieces with concepts, by the network that lays its attention open."""
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
@@ -147,6 +149,7 @@ def test_the_weight_on_concepts_is_that_of_the_attention(data):
 
 
 # ------------------------------------------------------------------------------------------- one run of two stages
+@pytest.mark.slow
 def test_what_each_stage_trains(data, whole):
     start = weights(data.bert() / "roberta.ckpt")
     first, second = (weights(whole / f"KTNET_squad-{epoch}_6.ckpt") for epoch in (2, 3))
@@ -162,6 +165,7 @@ def test_what_each_stage_trains(data, whole):
     assert json.loads((whole / "KTNET_squad-3_6.json").read_text())["options"]["stages"] == "two"
 
 
+@pytest.mark.slow
 def test_killed_in_each_stage_and_between_them(data, whole, tmp_path):
     resumed = command(data, tmp_path, resume=True, save_steps=2)
     for moment in ("epoch: 1 step: 5,", "KTNET_squad-2_6.ckpt", "epoch: 3 step: 4,"):

@@ -189,6 +189,7 @@ def make_network(compute_type, is_training):
     return network
 
 
+@pytest.mark.slow
 def test_float16_as_on_gpu_and_ascend():
     columns = random_columns(TINY, 4, 3)
     labels = [Tensor(columns.pop(name)) for name in ("start_positions", "end_positions")]
