@@ -38,7 +38,7 @@ run mypy mypy
 run shellcheck shellcheck scripts/*.sh ascend310_infer/*.sh .ci/run
 mapfile -t sources < <(find ascend310_infer src '(' -name '*.h' -o -name '*.cc' ')' | sort)
 if ((${#sources[@]})); then run clang-format clang-format --dry-run -Werror "${sources[@]}"; fi
-run pytest python -m pytest -q "$@"
+run pytest python -m pytest -q -n 2 --dist loadfile "$@"
 
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]}" >&2

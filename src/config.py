@@ -364,7 +364,7 @@ class DataFolder:
         return path if self.shard is None else self.shard.file(path)
 
     def first_of(self, place: Callable[[DataFolder], Path]) -> Path:
-        """The shard's own file where it is there, else that of the whole data set; ``place`` says where it lies."""
+        """The shard's own file where it is there, else that of the whole data set; ``place`` says where that is."""
         own = place(self)
         return own if own.is_file() else place(DataFolder(self.root))
 

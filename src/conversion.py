@@ -32,7 +32,7 @@ class Conversion:
 
     @property
     def tokens_path(self) -> Path:
-        """Token file; needed by nobody, checked where it is there."""
+        """Token file: optional, checked if it is there."""
         return self.data.tokens(self.task, self.split, self.lower_case)
 
     def retrieved_path(self, base: KnowledgeBase) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one converted split: written aside, published atomically, never over a file of somebody else.
+"""The files of one converted split: written aside, published atomically, never over files from elsewhere.
 
 The compact columns and the side files are described in ``src/reader/storage.py``.
 """

@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ConceptList:
-    """The concepts that a knowledge base's ids stand for."""
+    """The concepts that a knowledge base's ids mean."""
 
     count: int
     digest: str     # of the names in their order
@@ -126,7 +126,7 @@ def tokens_problem(tokens: RecordFinder, example: Example, builder: FeatureBuild
 
 
 def make_lookups(conversion: Conversion) -> tuple[list[Lookup], tuple[ConceptList, ...]]:
-    """One look-up for each knowledge base, and what its ids stand for."""
+    """One look-up for each knowledge base, and the concepts that its ids mean."""
     lookups: list[Lookup] = []
     concepts = []
     for base in conversion.bases:

@@ -87,7 +87,7 @@ class NetworkDeviceSettings(DeviceSettings):
 class DataSettings(FlagGroup, title="data"):
     """Where the data is."""
 
-    data_url: Path = flag(Path("./data"), "data folder; files named by no other flag are looked for below it")
+    data_url: Path = flag(Path("./data"), "data folder; all files that no other flag names are below it")
     vocab_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / VOCABULARY, help=(
         "vocabulary of the encoder, one word piece per line [cased_L-24_H-1024_A-16/vocab.txt]"))
     kb_config: Path | None = flag(None, "JSON list of knowledge bases [WordNet and NELL]")
@@ -146,7 +146,7 @@ class RunSettings(FlagGroup, title="run"):
                                    "max_seq_len")
     checkpoints: Path = flag(Path("output"), "folder of logs and results")
     check_only: bool = flag(False, "check flags, files, packages and devices, then end; a training also prints its "
-                                   "checkpoint folder and the files of an earlier one in its way")
+                                   "checkpoint folder and the files of an earlier one it would replace")
     predict_file: Path = flag(derive=lambda settings: settings.data.folder.dataset_json(settings.task, "dev"), help=(
         "data set for evaluation, JSON [{task.folder}/{task.json_files[dev]}]"))
     predict_mindrecord_file: Path = flag(derive=lambda settings: settings.data.folder.mindrecord(settings.task, "dev"),

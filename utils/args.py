@@ -452,7 +452,7 @@ def add_flag(target: argparse._ArgumentGroup, one: Declared, task: TaskConfig | 
 
 
 def refuse_other_bytes(parser: OneLineParser, name: str, value: Any) -> None:
-    """Refuse text that is not UTF-8: Python stands in for its bytes by half surrogate pairs."""
+    """Refuse text that is not UTF-8: Python represents its bytes by half surrogate pairs."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, (str, Path)) and not is_text(str(text)):
             what = "name of a file or folder" if isinstance(text, Path) else "text"

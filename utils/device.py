@@ -185,7 +185,7 @@ def set_up_device(wanted: str, device_id: int = 0, device_num: int | None = None
 
 
 class CompiledLengths:
-    """Compiles a network for every length that comes, once, and tells how long it took.
+    """Compiles a network once for every length that occurs, and says how long that took.
 
     Args:
         network: a MindSpore cell.

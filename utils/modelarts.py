@@ -47,7 +47,7 @@ def send_results(results: Path, checkpoints: Path | None, save_url: str, log_url
 
     Args:
         results: folder of logs and results (``--checkpoints``).
-        checkpoints: folder of a training's checkpoints; copied on its own where it does not lie in ``results``.
+        checkpoints: folder of a training's checkpoints; copied separately if it is not in ``results``.
         save_url: where they go.
         log_url: where the results go a second time.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is up to date: files are compared by content, and only read where size, time or inode differ.
 
-:func:`file_stamp` and :func:`is_unchanged` serve whoever keeps a record of its own (conversion's manifests);
+:func:`file_stamp` and :func:`is_unchanged` serve callers that keep their own record (conversion's manifests);
 :func:`run_job` also keeps the record, and never overwrites a file that it did not make.
 """
 from __future__ import annotations

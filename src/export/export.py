@@ -82,7 +82,7 @@ def export(network: nn.Cell, columns: Sequence[FeatureColumn], batch_size: int, 
         file_format: MINDIR, ONNX or AIR.
 
     Returns:
-        The file; of a MindIR beyond 1 GB the graph, whose weights lie in a folder beside it.
+        The file; of a MindIR beyond 1 GB the graph, whose weights are in a folder beside it.
 
     Raises:
         InputError: MindSpore cannot export it.

@@ -47,7 +47,7 @@ class Ingredients:
         bases: the knowledge bases of its memories.
         vectors: their vectors files, by name; only the names of the concepts are taken.
         vocabulary: word pieces.
-        data: the data folder: the index of NELL's beliefs, maps of one's own.
+        data: the data folder: with the index of NELL's beliefs and your own maps.
         wordnet: WordNet's folder or zip; None if it is not needed.
         evaluation: folder of an evaluation's results, for the model card.
     """

@@ -48,11 +48,11 @@ class AnswerPlaces:
         return found
 
     def characters(self, first: int, last: int) -> tuple[int, int]:
-        """The first character of the word pieces ``first .. last``, and the one behind them."""
+        """The first character of the word pieces ``first .. last``, and the one after them."""
         start, end = self._text.span_place(first, last)
         first_word = self.example.piece_to_word[first]
         words = self.example.words[first_word:self.example.piece_to_word[last] + 1]
-        ends = list(accumulate(len(word) + 1 for word in words))     # in the joined words, with the space behind each
+        ends = list(accumulate(len(word) + 1 for word in words))     # in the joined words, with the space after each
         return self._place(first_word, ends, start), self._place(first_word, ends, end - 1) + 1
 
     def _place(self, first_word: int, ends: Sequence[int], character: int) -> int:
@@ -60,7 +60,7 @@ class AnswerPlaces:
         return self._starts[first_word + number] + character - (ends[number - 1] if number else 0)
 
     def whole_words(self, start: int, end: int) -> tuple[int, int]:
-        """The characters widened to the words that they lie in."""
+        """The characters widened to whole words."""
         text = self.passage
         while start > 0 and _in_word(text[start]) and _in_word(text[start - 1]):
             start -= 1

@@ -146,7 +146,7 @@ def read_concept_vectors(path: Path | str) -> tuple[list[str], np.ndarray]:
     while chunk := list(islice(lines, PARSED_LINES)):
         width = width or len(chunk[0].numbers.split())
         if width == 0:
-            raise InputError(f"{path}: line {chunk[0].number}: no numbers behind the name; is this a vectors file?")
+            raise InputError(f"{path}: line {chunk[0].number}: no numbers after the name; is this a vectors file?")
         for line in chunk:
             names.add(line)
             if line.numbers.count(b" ") + 1 != width and len(line.numbers.split()) != width:

@@ -205,7 +205,7 @@ def tag_dataset(source: Path, target: Path, cache: TagCache, tagger: Callable[[]
         target: the tagged copy; entities are ``{text, start, end}`` with the offset of the last character.
         cache: what has been tagged before.
         tagger: returns the tagger; called only if a text is new.
-        holds: tells by the text which passages the copy is to have.
+        holds: says of a text whether the copy gets the passage.
 
     Raises:
         InputError: the source is not in SQuAD's layout.

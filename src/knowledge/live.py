@@ -50,7 +50,7 @@ class LiveWordLookup:
 
 
 class NoKnowledge:
-    """Finds nothing: stands for a knowledge base whose files are not there."""
+    """Finds nothing: takes the place of a knowledge base whose files are missing."""
 
     concepts: Collection[str] = ()
 
@@ -63,7 +63,7 @@ class LiveKnowledge:
     """The knowledge bases of a network, opened once.
 
     Args:
-        folder: the data folder: vectors, WordNet, the index of NELL's beliefs, maps of one's own knowledge bases.
+        folder: the data folder: vectors, WordNet, the index of NELL's beliefs, the maps of your own knowledge bases.
         bases: in the order of the network's memories.
         wordnet_path: WordNet's files; by default where retrieve.py looks for them.
         ner: finder of named entities: spacy, corenlp or none.

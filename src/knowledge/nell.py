@@ -174,7 +174,7 @@ class BeliefFile:
     """Looks entities up in a file made by :func:`build_belief_file`, by binary search on its bytes.
 
     Raises:
-        InputError: the file does not end with a whole line; a broken line is found when its entity is looked for.
+        InputError: the file does not end with a whole line; a broken line is found when its entity is looked up.
     """
 
     def __init__(self, path: Path) -> None:

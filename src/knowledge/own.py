@@ -18,7 +18,7 @@ from utils.util import InputError, read_json
 
 
 def map_path(folder: DataFolder, base: KnowledgeBase) -> Path:
-    """Where the map of a knowledge base lies."""
+    """The path of a knowledge base's map."""
     return folder.vectors(base).parent / f"{base.name}_map.json"
 
 

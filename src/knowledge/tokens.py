@@ -50,7 +50,7 @@ def tokenize_passage(passage: Passage, split: Splitter) -> Iterator[TokenizedQue
         last = firsts[max(bisect_right(starts, mention.end), 1 if words else 0)] - 1
         if first <= last:
             document_entities.append((mention.text, *_narrow(tokens, first, last, split(mention.text))))
-    # "Japan" marked inside "Japanese" is looked for as "japanese", as in the authors' files.
+    # "Japan" marked inside "Japanese" is looked up as "japanese", as in the authors' files.
     passage_names = [tuple(tokens[first:last + 1]) for _, first, last in document_entities]
     for question in passage.questions:
         names = [*passage_names, *(tuple(split(mention.text)) for mention in question.entities)]

@@ -268,7 +268,7 @@ class PassageText:
         return " ".join(self.words[self.piece_to_word[first]:self.piece_to_word[last] + 1])[start:end]
 
     def span_place(self, first: int, last: int) -> tuple[int, int]:
-        """First character of that text, and the one behind it, in the span's words joined by spaces."""
+        """First character of that text, and the one after it, in the span's words joined by spaces."""
         first_word, last_word = self.piece_to_word[first], self.piece_to_word[last]
         words = self.words[first_word:last_word + 1]
         pieces = " ".join(" ".join(self.pieces[first:last + 1]).replace(" ##", "").replace("##", "").split())

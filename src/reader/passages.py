@@ -39,7 +39,7 @@ def read_passages(path: Path, task: str, tagged: Path | None = None,
         path: the data set.
         task: squad or record.
         tagged: the copy of a SQuAD file that holds its entities; without it there are none. ReCoRD has its own.
-        holds: tells by the text which passages are wanted; all if it is None.
+        holds: says of a text whether the passage is wanted; all are if it is None.
 
     Raises:
         InputError: a file is missing or broken, an entity is not where the file says, or the tagged file belongs to

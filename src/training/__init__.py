@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: the loop, the step, what it leaves behind, and concept vectors."""
+"""Training: the loop, the step, checkpoints and logs, and concept vectors."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: the recipe, the loop, and what it leaves behind (checkpoints, log lines, metrics.jsonl, a plot)."""
+"""Training: the recipe, the loop, and its results (checkpoints, log lines, metrics.jsonl, a plot)."""
 from __future__ import annotations
 
 import dataclasses

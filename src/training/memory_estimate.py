@@ -72,7 +72,7 @@ def estimate_training_memory(config: KTNetConfig, batch_size: int, buckets: Sequ
         buckets: lengths that are compiled.
         use_ema: whether a moving average is kept.
         accumulates: whether gradients are summed over several batches.
-        frozen: whether the encoder is left as it is.
+        frozen: whether the encoder is not trained.
         kept: what the encoder's layers and the memories keep.
     """
     weights, tables = count_weights(config)

@@ -56,7 +56,7 @@ def render_page(cases: Sequence[Case], bases: Sequence[KnowledgeBase], names: Ma
 
 
 def embed(values: Any) -> str:
-    """JSON that can stand inside a script element: no "<" that could end it or open a comment."""
+    """JSON that is safe inside a script element: no "<" that could end it or open a comment."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").encode("utf-8", "replace").decode("utf-8")
 

@@ -2,7 +2,7 @@
 """The KT-NETs that the authors trained with PaddlePaddle: folders of persistables, turned into our parameters.
 
 The authors' concept tables are as wide as the vectors (100); ours are padded to a multiple of 16. So every parameter
-as wide as u = [h ; memory_1 ; ...] gets zeros behind each memory's part, and the answer layer, six times as wide, gets
+as wide as u = [h ; memory_1 ; ...] gets zeros after each memory's part, and the answer layer, six times as wide, gets
 them in each of its six blocks. The logits stay the same.
 """
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCKS = 6                      # of the answer layer: o = [u, v, u*v, u-v, v', 
 
 
 class AuthorsHead:
-    """What lies above the encoder in a folder of the authors.
+    """The layers above the encoder in a folder of the authors.
 
     Args:
         source: the folder.
@@ -39,7 +39,7 @@ class AuthorsHead:
 
     def __init__(self, source: PaddleFolder, concepts: Mapping[str, int], multiple: int) -> None:
         self._source, self._multiple = source, multiple
-        if "concept_emb_mat" in source.names:       # one memory: its parameters bear no name of a knowledge base
+        if "concept_emb_mat" in source.names:       # one memory: its parameters do not name the knowledge base
             self._prefixes = {self._single(concepts): ""}
         else:
             self._prefixes = {base: f"{base.name}_" for base in KNOWLEDGE_BASES}
@@ -125,7 +125,7 @@ class AuthorsHead:
 
 
 def insert_zeros(values: np.ndarray, parts: Sequence[int], padded: Sequence[int]) -> np.ndarray:
-    """Cut the rows into parts and put zeros behind each: float32 [sum(parts), ...] -> [sum(padded), ...]."""
+    """Cut the rows into parts and put zeros after each: float32 [sum(parts), ...] -> [sum(padded), ...]."""
     pieces = np.split(values, np.cumsum(parts)[:-1])
     rest = [(0, 0)] * (values.ndim - 1)
     return np.concatenate([np.pad(piece, [(0, width - len(piece)), *rest])

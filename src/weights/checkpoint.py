@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: saved atomically, loaded by name with every shape checked.
 
-Beside ``NAME.ckpt`` lies ``NAME.json`` with the network's sizes and the options of the run. A checkpoint ends with the
+Beside ``NAME.ckpt`` is ``NAME.json`` with the network's sizes and the options of the run. A checkpoint ends with the
 CRC-32 of its contents, which MindSpore writes and checks. ``NAME.safetensors`` is the same in another format.
 """
 from __future__ import annotations
@@ -95,7 +95,7 @@ def sweep_unfinished(folder: Path) -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:      # somebody is writing there
+        except OSError:      # another process is writing there
             continue
         else:
             name = place.name.rpartition(f"{WORKPLACE}-")[0]
@@ -330,6 +330,6 @@ def checkpoints_in(folder: Path, task: str) -> list[Path]:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and what lies beside it."""
+    """Remove a checkpoint and the files beside it."""
     path.unlink(missing_ok=True)
     config_path(path).unlink(missing_ok=True)

@@ -4,7 +4,7 @@
     config.json         sizes, windows, casing, knowledge bases
     model.safetensors   the (averaged) weights
     vocab.txt           word pieces
-    concepts/           the names of every knowledge base's concepts in the order of their ids, maps of one's own
+    concepts/           the names of every knowledge base's concepts in the order of their ids, your own maps
     retrieve_nell/      the index of NELL's beliefs
     nltk/               WordNet
     README.md           what it is, and how well it answers

@@ -122,7 +122,7 @@ def name_rules(config: BertConfig) -> Iterator[NameRule]:
 
 
 def head_shapes(config: KTNetConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of what lies above the encoder: memories, self-matching, the answer layer."""
+    """Name -> shape of the layers above the encoder: memories, self-matching, the answer layer."""
     shapes: dict[str, tuple[int, ...]] = {}
     for memory in config.memories:
         shapes[f"embedding_{memory.name}.embedding_table"] = (memory.rows, memory.width)

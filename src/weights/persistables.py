@@ -31,7 +31,7 @@ _DTYPES = {4: "<f2", 5: "<f4", 6: "<f8", 22: "<u2"}
 
 @dataclass(frozen=True)
 class PersistableHeader:
-    """What stands before the values of one file."""
+    """The header of one file."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
