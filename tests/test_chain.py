@@ -7,8 +7,9 @@ import pytest
 from src.config import SPLITS, TASKS
 from src.data_convert import convert
 from testing import small_data
+from testing.real_data import needs_shared
 from tests.test_convert import GOLDEN_ARTICLES, assert_golden, chosen_articles
-from tests.test_retrieve import linked, needs_shared, needs_wordnet, real_wordnet, run
+from tests.test_retrieve import linked, needs_wordnet, real_wordnet, run
 
 
 @needs_shared

@@ -33,12 +33,11 @@ from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.examples import read_side_table
 from src.reader.storage import ConvertedFiles, FeatureExpander, check_features, open_converted
 from testing import small_data
+from testing.real_data import SHARED, needs_shared
 from testing.small_training import run_here
 from utils.util import LOGGER, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data set is not here")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import math
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,10 +27,8 @@ from src.reader.decoding import (
 from src.reader.examples import EvaluationExample, Window
 from src.reader.logits import Logits
 from src.reader.tokenization import BertTokenizer, basic_tokens, split_words
+from testing.real_data import SHARED, needs_shared
 from utils.util import InputError
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
 
 # --- The golden answers -------------------------------------------------------------------------------------------
 
@@ -44,7 +41,7 @@ def shared_examples(task):
         yield builder.build(example, [])[1]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
+@needs_shared
 @pytest.mark.parametrize(("task", "features"), [(SQUAD, 1354), (RECORD, 8)], ids=["squad", "record"])
 def test_golden_answers(task, features, tmp_path):
     golden = {name: json.loads((SHARED / "golden" / "postprocess" / f"{task.name}_{name}.json").read_bytes())

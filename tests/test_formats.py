@@ -32,9 +32,9 @@ from src.knowledge.formats import (
     write_mapping,
     write_records,
 )
+from testing.real_data import SHARED, needs_shared
 from utils.util import InputError
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 PROTOCOLS = range(6)
 
 
@@ -436,7 +436,6 @@ def test_vectors_that_are_no_text(tmp_path):
 
 # --- the authors' files -------------------------------------------------------------------------------------------
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
 
 
 @needs_shared

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from src.reader import record_official_evaluate, squad_v1_official_evaluate
 from src.reader.metrics import GoldAnswers, evaluate, exact_match, f1, normalize_answer, score_answer
+from testing.real_data import SHARED, needs_shared
 from utils.util import InputError
 
 ROOT = Path(__file__).parents[1]
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 SYSTEMS = ("Logistic", "r-net_plus", "Match-LSTM", "BERT", "SLQA_plus")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
+@needs_shared
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_published_systems_get_their_published_figures(system, capsys):
     squad_v1_official_evaluate.main([str(SHARED / "SQuAD" / "dev-v1.1.json"),

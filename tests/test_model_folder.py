@@ -184,6 +184,7 @@ def reader(exported):
     return Reader.from_folder(exported)
 
 
+@pytest.mark.slow
 def test_a_moved_folder_gives_the_same_probabilities(folder, passages, tmp_path_factory, exported):
     """From the checkpoint, with its data folder; from a copy of the model folder, with the data folder gone."""
     questions = [(passage.text, question.text) for passage in passages for question in passage.questions]

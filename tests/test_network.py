@@ -16,9 +16,9 @@ from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
 from src.weights.checkpoint import write_checkpoint  # noqa: E402
 from testing import reference  # noqa: E402
+from testing.real_data import SHARED, needs_shared  # noqa: E402
 from testing.reference import TINY  # noqa: E402
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 TOLERANCE = 2e-5            # found: 1e-6 (random and real features), 2e-6 (a real BERT); the wrong GELU shows as 2e-4
 WORDNET, NELL = TINY.memories
 THREE = dataclasses.replace(TINY, memories=(*TINY.memories, MemoryConfig("third", rows=48, width=32, max_concepts=3)))
@@ -167,7 +167,7 @@ def real_table(file, rows):
 
 @pytest.mark.slow
 @needs_torch
-@pytest.mark.skipif(not (SHARED / "golden").exists(), reason="the shared real data is absent: real features NOT tested")
+@needs_shared
 def test_logits_of_real_features(tmp_path):
     bert = BertConfig(vocab_size=28996, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
                       intermediate_size=128)

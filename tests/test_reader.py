@@ -31,11 +31,10 @@ from src.reader.squad_twomemory import read_examples as read_squad
 from src.reader.storage import FeatureBatch, FeatureExpander, PieceConcepts, expand_concepts, pack_feature
 from src.reader.tokenization import Analysis, BertTokenizer, basic_tokens, load_vocabulary, split_words, strip_accents
 from testing import small_data
+from testing.real_data import SHARED, needs_shared
 from utils.util import InputError
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 unhurried = settings(deadline=None)     # a busy machine is no fault
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data set is not here")
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,13 @@ from src.reader.examples import Mention
 from src.reader.passages import Passage, Question
 from src.reader.tokenization import BertTokenizer, split_words
 from testing import small_data
+from testing.real_data import SHARED, needs_shared
 from testing.small_raw import BELIEFS, NELL_HEADER, belief, make_inputs, own_bases
 from testing.toy_wordnet import make_wordnet
 from utils.uptodate import Job, run_job
 from utils.util import InputError, run_main
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture()
@@ -802,7 +802,6 @@ def real_wordnet() -> Path | None:
         return None
 
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
 needs_wordnet = pytest.mark.skipif(real_wordnet() is None, reason="no WordNet; run scripts/get_wordnet.sh")
 
 
