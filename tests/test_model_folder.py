@@ -256,6 +256,7 @@ def test_predict_takes_a_folder(exported, reader, passages, capsys):
     assert answered == json.loads(json.dumps(result.to_dict()))
 
 
+@pytest.mark.slow
 def test_evaluation_and_training_take_a_folder(exported, folder, tmp_path, capsys):
     results = []
     for number, checkpoint in enumerate((exported, folder.root / "KTNET_squad-1_1.ckpt")):
@@ -306,6 +307,7 @@ def test_exports_that_cannot_be(exported, tmp_path, more, message):
 EXAMPLES = Path(__file__).parents[1] / "examples" / "reader"
 
 
+@pytest.mark.slow
 def test_the_example_script(exported, capsys):
     ask_reader.main(str(exported))
     printed = capsys.readouterr().out.splitlines()
@@ -313,6 +315,7 @@ def test_the_example_script(exported, capsys):
     assert sum(line.startswith(ask_reader.QUESTIONS[0]) for line in printed) == 2
 
 
+@pytest.mark.slow
 def test_the_example_notebook(exported, monkeypatch, capsys):
     """Its cells, one after another."""
     monkeypatch.chdir(EXAMPLES.parents[1])
