@@ -128,6 +128,7 @@ def test_a_case_takes_every_piece_from_the_window_that_sees_it_best(tmp_path):
     assert unknown.span == case.span and unknown.gold is None and unknown.score is None
 
 
+@pytest.mark.slow
 def test_a_page_of_500_questions_stays_small(tmp_path):
     """As long as SQuAD's: 150 words a passage, five questions each, as many concepts as real WordNet gives."""
     random = np.random.default_rng(1)
@@ -391,6 +392,7 @@ def test_a_link_opens_a_case(window, tmp_path):
         "#", "#q1"]
 
 
+@pytest.mark.slow
 @needs_browser
 def test_on_a_phone_the_panel_covers_no_word_and_nothing_is_too_wide(phone, tmp_path):
     show(phone, tmp_path / "phone.html", [make(number, [*NASTY, "x" * 300, *NASTY]) for number in range(2)])
