@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Asks the newest network that scripts/quickstart.sh has trained on SQuAD about a passage of your own.
 #
-#   bash scripts/ask.sh PASSAGE [QUESTION ...] [-- FLAGS of predict.py]
+#   bash scripts/ask.sh PASSAGE [QUESTION ...] [FLAGS of predict.py]
+#   bash scripts/ask.sh --serve PORT
 #
 # PASSAGE is the text itself or a text file; without a question there is a prompt. Flags: --html FILE for a page that
-# shows the knowledge behind every word, --json for machines, predict.py --help for all.
+# shows the knowledge behind every word, --json for machines, predict.py --help for all. A question that begins with
+# two dashes goes by --question=QUESTION.
 # Environment: OUTPUT=DIR [quickstart_output] as for quickstart.sh; CHECKPOINT=FILE with DATAPATH=DIR, a network of your
 # own and the data folder that it was trained with.
 # Example: bash scripts/ask.sh "The tower was built by Ida Roth in 1692." "Who built the tower?"
@@ -24,23 +26,22 @@ newest_checkpoint() {   # FOLDER: sets CHECKPOINT, the last step of the run that
 }
 
 given=()
-while (($#)) && [[ $1 != -- ]]; do given+=("$1") && shift; done
-if ((${#given[@]} == 0)) || [[ ${given[0]} == -h || ${given[0]} == --help ]]; then
+if (($# == 0)) || [[ $1 == -h || $1 == --help ]]; then
     show_help
-    exit $((${#given[@]} ? 0 : 2))
+    exit $(($# ? 0 : 2))
 fi
+if [[ $1 != --serve ]]; then given+=("$1") && shift; fi      # a passage may begin with dashes
+while (($#)) && [[ $1 != --* ]]; do given+=("$1") && shift; done
+if [[ ${1:-} == -- ]]; then shift; fi
 if [[ -z ${CHECKPOINT:-} ]]; then
     newest_checkpoint "$(absolute "${OUTPUT:-$ROOT/quickstart_output}")"
 else
     [[ -n ${DATAPATH:-} ]] || die "CHECKPOINT=$CHECKPOINT: give its data folder too, with DATAPATH=DIR"
 fi
 find_python
-if [[ -f ${given[0]} ]]; then
-    flags=(--passage_file="${given[0]}")
-elif [[ ${given[0]} =~ [^[:space:]][[:space:]]+[^[:space:]] ]]; then
-    flags=(--passage="${given[0]}")
-else
-    die "PASSAGE: ${given[0]:-nothing} is neither a file nor a passage of several words (passages are English text)"
+flags=()
+if ((${#given[@]})); then
+    if [[ -f ${given[0]} ]]; then flags=(--passage_file="${given[0]}"); else flags=(--passage="${given[0]}"); fi
+    for question in "${given[@]:1}"; do flags+=(--question="$question"); done
 fi
-for question in "${given[@]:1}"; do flags+=(--question="$question"); done
-exec "$PYTHON" "$ROOT/predict.py" --data_url "$DATAPATH" --load_checkpoint_path "$CHECKPOINT" "${flags[@]}" "${@:2}"
+exec "$PYTHON" "$ROOT/predict.py" --data_url "$DATAPATH" --load_checkpoint_path "$CHECKPOINT" "${flags[@]}" "$@"

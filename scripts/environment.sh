@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Makes the repository's .venv; sourced by quickstart.sh, test.sh and docker/Dockerfile.
-# Environment: PYTHON, interpreter to make it with [python3.11, python3.12, python3.10, python3 on PATH].
-# Not to be run by itself. Example: source scripts/environment.sh && make_environment "$PWD" requirements.txt
+# Environment: PYTHON, interpreter to make it with [python3.11, python3.12, python3 on PATH].
+# Not to be run by itself. Example: source scripts/environment.sh && make_environment "$PWD" requirements-quickstart.lock
 
 # Sets NEW_PYTHON to an interpreter that MindSpore has wheels for and that can make virtual environments.
 find_new_python() {
     local candidate seen='' version
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.10 python3 python; do
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3 python; do
         # A name on PATH may be a stand-in for a Python that is not there: try it.
         version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
         case $version in
-            3.10 | 3.11 | 3.12)
+            3.11 | 3.12)
                 if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
                     NEW_PYTHON=$candidate
                     return 0
@@ -21,7 +21,7 @@ find_new_python() {
             *) seen+=" $candidate ($version)" ;;
         esac
     done
-    echo "error: MindSpore 2.10 needs Python 3.10, 3.11 or 3.12 with the venv module; found:${seen:- none}." \
+    echo "error: this needs Python 3.11 or 3.12 with the venv module; found:${seen:- none}." \
         "Install one, or name it with PYTHON=" >&2
     return 2
 }
@@ -50,7 +50,7 @@ _make_environment() {
         "$NEW_PYTHON" -m venv "$venv" || return 2
         "$python" -m pip install --quiet --upgrade pip || echo "pip is kept as it is"
     fi
-    "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || {
+    "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || {
         echo "error: $venv: made with $("$python" --version); move it away and run this again" >&2
         return 2
     }
@@ -60,7 +60,10 @@ _make_environment() {
         if grep -qxF "$wanted" "$stamp"; then continue; fi
         echo "installing $(basename "$file") into $venv (the first time this takes a minute or more)"
         local -a options=(--quiet -r "$file")
-        if [[ $file == *requirements-encoder.txt ]]; then options=(--no-deps "${options[@]}"); fi
+        case $file in
+            *.lock) options=(--require-hashes "${options[@]}") ;;       # every package, made by uv
+            *requirements-encoder.txt) options=(--require-hashes --no-deps "${options[@]}") ;;
+        esac
         unfinished=$venv/.unfinished-$(basename "$file")
         # A killed installation leaves packages half there, which pip takes for complete unless told otherwise.
         if [[ -e $unfinished ]]; then options=(--ignore-installed "${options[@]}"); fi

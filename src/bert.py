@@ -9,12 +9,17 @@ import math
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import TruncatedNormal, initializer
+from mindspore.common.initializer import Initializer, TruncatedNormal, Zero, initializer
 
 from src.config import BertConfig
 from src.dropout import DropoutFactory
 
 MASKED_ATTENTION = -10000.0
+
+
+def normal(std: float) -> Initializer:
+    """Truncated normal initial values, or zeros where ``std`` is 0: for weights that are loaded next."""
+    return TruncatedNormal(std) if std else Zero()
 
 
 class AddBias(nn.Cell):
@@ -49,7 +54,7 @@ class Linear(nn.Cell):
     def __init__(self, inputs: int, outputs: int, std: float, has_bias: bool = True,
                  compute_type: ms.Type = ms.float32) -> None:
         super().__init__()
-        self.weight = Parameter(initializer(TruncatedNormal(std), [outputs, inputs], ms.float32))
+        self.weight = Parameter(initializer(normal(std), [outputs, inputs], ms.float32))
         self.has_bias = has_bias
         if has_bias:
             self.bias = Parameter(initializer("zeros", [outputs], ms.float32))
@@ -135,10 +140,10 @@ class EmbeddingPostprocessor(nn.Cell):
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory) -> None:
         super().__init__()
-        normal = TruncatedNormal(config.initializer_range)
-        self.embedding_table = Parameter(initializer(normal, [config.type_vocab_size, config.hidden_size]))
+        start = normal(config.initializer_range)
+        self.embedding_table = Parameter(initializer(start, [config.type_vocab_size, config.hidden_size]))
         self.full_position_embeddings = Parameter(
-            initializer(normal, [config.max_position_embeddings, config.hidden_size]))
+            initializer(start, [config.max_position_embeddings, config.hidden_size]))
         self.layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = dropouts(config.hidden_dropout_prob)
 
@@ -264,7 +269,7 @@ class BertModel(nn.Cell):
                  compute_type: ms.Type = ms.float32, layer_class: type[EncoderLayer] = EncoderLayer) -> None:
         super().__init__()
         dropouts = dropouts or DropoutFactory(is_training=False)
-        table = initializer(TruncatedNormal(config.initializer_range), [config.vocab_size, config.hidden_size])
+        table = initializer(normal(config.initializer_range), [config.vocab_size, config.hidden_size])
         self.bert_embedding_lookup = EmbeddingLookup(table)
         self.bert_embedding_postprocessor = EmbeddingPostprocessor(config, dropouts)
         self.bert_encoder = Encoder(config, dropouts, compute_type, layer_class)

@@ -12,6 +12,7 @@ from src.reader.storage import open_converted
 from utils.uptodate import file_stamp, is_unchanged
 from utils.util import LOGGER, InputError, file_digest, text_digest
 
+LEAST_BYTES = 1_000_000        # the smallest official file has 5 MB
 STEPS = {"wn": "wordnet", "nell": "nell"}     # knowledge base -> step of retrieve.py; others are user-defined
 
 
@@ -80,9 +81,13 @@ class Conversion:
                 for role, (path, _) in self.input_files().items()}
 
     def warn_unofficial(self, digest: str) -> None:
-        """Warn when a data set has the official name but is not the official file; ``digest`` is its MD5."""
+        """Say so when a data set has the official name but is not the official file; ``digest`` is its MD5.
+
+        One of less than LEAST_BYTES is no download that went wrong, but a small data set of the user's own.
+        """
         official = self.task.official_md5.get(self.split, digest)
-        if self.json_path.name == self.task.json_files[self.split] and digest != official:
+        if (self.json_path.name == self.task.json_files[self.split] and digest != official
+                and self.json_path.stat().st_size >= LEAST_BYTES):
             LOGGER.warning("%s: not the official file (its MD5 is %s, the official one's %s)", self.json_path, digest,
                            official)
 

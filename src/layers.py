@@ -10,9 +10,9 @@ import math
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import TruncatedNormal, Uniform, initializer
+from mindspore.common.initializer import Uniform, initializer
 
-from src.bert import Linear
+from src.bert import Linear, normal
 
 NO_CONCEPT_SCORE = -1e6      # added to the scores of rows that hold no concept
 PADDING_SCORE = -1e6         # added to the scores of padding in self-matching
@@ -106,7 +106,7 @@ class SpanOutput(nn.Cell):
 
     def __init__(self, width: int, std: float, compute_type: ms.Type = ms.float32) -> None:
         super().__init__()
-        self.weight = Parameter(initializer(TruncatedNormal(std), [2, 6 * width], ms.float32))
+        self.weight = Parameter(initializer(normal(std), [2, 6 * width], ms.float32))
         self.bias = Parameter(initializer("zeros", [2], ms.float32))
         self.width = width
         self.compute_type = compute_type

@@ -238,7 +238,8 @@ class JobSettings(FlagGroup, title="training"):
     do_val: bool = flag(False, "evaluate after every epoch and keep the best checkpoint as KTNET_*-best.ckpt")
     resume: bool = flag(False, "continue the training in the checkpoint folder, if there is one")
     force_memory: bool = flag(False, "train even if the estimate of memory exceeds what is there")
-    save_steps: PositiveInt | None = flag(None, "steps between checkpoints [once an epoch]")
+    save_epochs: PositiveInt = flag(1, "epochs between checkpoints; a stage's last epoch is saved in any case")
+    save_steps: PositiveInt | None = flag(None, "steps between further checkpoints [none]")
     keep_checkpoint_max: PositiveInt = flag(3, "checkpoints that are kept")
     checkpoint_format: Literal["ckpt", "safetensors"] = flag("ckpt", "of the checkpoints: MindSpore's, or safetensors; "
                                                                      "both are read everywhere")

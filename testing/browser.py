@@ -54,7 +54,11 @@ class Browser:
 
     def open(self, path: Path, fragment: str = "") -> None:
         """Load a file."""
-        self._call("POST", f"{self._session}/url", {"url": path.as_uri() + fragment})
+        self.visit(path.as_uri() + fragment)
+
+    def visit(self, address: str) -> None:
+        """Load what is at an address."""
+        self._call("POST", f"{self._session}/url", {"url": address})
 
     def settle(self) -> None:
         """Wait for the events that the page has queued, and two frames."""

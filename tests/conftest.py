@@ -12,6 +12,7 @@ from src.config import DataFolder
 from testing import small_training
 from utils.util import LOGGER
 
+os.environ["KTNET_GRAPH_CACHE"] = "off"                   # nothing of the user's is read or written
 os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # products in float32, by --compute_type auto too
 # Files that start many processes, compile C++ or many networks; single slow tests bear the marker themselves.
 SLOW_FILES = {"test_launchers.py", "test_infer_harness.py", "test_quickstart.py", "test_interrupt.py", "test_guard.py",

@@ -154,27 +154,27 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
     for tool in ("bash", "grep", "basename", "cksum", "cp", "mkdir", "touch", "flock", "rm", "sleep"):
         (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
-    for name in ("requirements.txt", "requirements-encoder.txt"):
+    for name in ("requirements.txt", "requirements-encoder.txt", "a.lock"):
         (tmp_path / name).write_text(f"# {name}\n", encoding="utf-8")
     return tmp_path
 
 
 def test_a_python_that_will_do_is_found(folder: Path) -> None:
     none = environment(folder, "find_new_python")
-    assert none.returncode == 2 and "3.10, 3.11 or 3.12" in none.stderr
+    assert none.returncode == 2 and "3.11 or 3.12" in none.stderr
     make_python(folder / "bin" / "python3", "3.13")
     make_python(folder / "bin" / "python3.12", "3.12", venv=1)
     lacking = environment(folder, "find_new_python")
     assert lacking.returncode == 2 and "python3.12-venv" in lacking.stderr and "python3 (3.13)" in lacking.stderr
-    make_python(folder / "bin" / "python3.10", "3.10")
-    assert environment(folder, 'find_new_python; echo "$NEW_PYTHON"').stdout == "python3.10\n"
+    make_python(folder / "bin" / "python3", "3.12")
+    assert environment(folder, 'find_new_python; echo "$NEW_PYTHON"').stdout == "python3\n"
     make_python(folder / "bin" / "python3.11", "3.11")
     assert environment(folder, 'find_new_python; echo "$NEW_PYTHON"').stdout == "python3.11\n"
 
 
 def test_requirements_are_installed_once(folder: Path) -> None:
     make_python(folder / "bin" / "python3.11", "3.11")
-    command = 'make_environment "$PWD" requirements.txt requirements-encoder.txt'
+    command = 'make_environment "$PWD" requirements.txt requirements-encoder.txt a.lock'
     failing = environment(folder, command, PIP="1")
     assert failing.returncode == 2 and "pip could not install" in failing.stderr
     notes = folder / "notes"
@@ -182,11 +182,12 @@ def test_requirements_are_installed_once(folder: Path) -> None:
     for _ in range(2):
         assert environment(folder, command).returncode == 0
     calls = notes.read_text(encoding="utf-8").splitlines()
-    assert [call.split()[-1] for call in calls] == ["requirements.txt", "requirements-encoder.txt"]
-    assert ["--no-deps" in call for call in calls] == [False, True]
+    assert [call.split()[-1] for call in calls] == ["requirements.txt", "requirements-encoder.txt", "a.lock"]
+    assert ["--no-deps" in call for call in calls] == [False, True, False]
+    assert ["--require-hashes" in call for call in calls] == [False, True, True]
     (folder / "requirements.txt").write_text("# another\n", encoding="utf-8")
     assert environment(folder, command).returncode == 0
-    assert notes.read_text(encoding="utf-8").count("\n") == 3
+    assert notes.read_text(encoding="utf-8").count("\n") == 4
 
 
 def test_two_installations_take_turns(folder: Path) -> None:

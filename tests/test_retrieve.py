@@ -367,6 +367,17 @@ def test_tagging_keeps_the_data_and_goes_on_where_it_was(tmp_path):
     tag_dataset(source, target, TagCache(cache), pytest.fail)  # damaged lines count as absent
 
 
+def test_spacys_command_line_is_left_out_for_the_import_alone(monkeypatch):
+    for imported, stub in ((False, True), (True, False)):
+        monkeypatch.delitem(sys.modules, "spacy", raising=False)
+        monkeypatch.delitem(sys.modules, "spacy.cli.info", raising=False)
+        if imported:
+            monkeypatch.setitem(sys.modules, "spacy", object())
+        with entities.without_command_line():
+            assert ("spacy.cli.info" in sys.modules) == stub
+        assert "spacy.cli.info" not in sys.modules
+
+
 def test_spacy_tags_names_only(folder):
     pytest.importorskip("spacy")
     if not any(importlib.util.find_spec(name) for name in entities.SPACY_MODELS):

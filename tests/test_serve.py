@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("mindspore")
 import predict  # noqa: E402
 from src.inference import Reader, serve  # noqa: E402
+from testing import browser  # noqa: E402
 from testing.small_predict import sample_flags as flags  # noqa: E402
 from testing.small_raw import tagged_passages  # noqa: E402
 from utils.util import InputError  # noqa: E402
@@ -120,6 +121,42 @@ def test_too_many_at_a_time(echo):
     assert all(said == {"answer": str(number)} for number, said in answered)
     assert all("try again" in said["error"] for status, said in replies if status == 503)
     assert request(server)[0] == 200
+
+
+class Shown(Echo):
+    """Gives what the page shows of an answer, and a page in the place of the viewer's."""
+
+    def ask(self, passage, question):
+        candidates = [{"text": "Ida Roth", "probability": 0.9}, {"text": "Roth", "probability": 0.1}]
+        return SimpleNamespace(to_dict=lambda: {"answer": "Ida Roth", "probability": 0.9, "nbest": candidates})
+
+
+def test_the_page_asks_and_shows(tmp_path, monkeypatch):
+    """In a browser: the answer, the page below it, and a refusal in words."""
+    if reason := browser.missing():
+        pytest.skip(reason)
+    monkeypatch.setattr(serve.Service, "page", lambda service, passage, question: f"<p id='it'>{question}</p>")
+    service, server, threads = working(Shown(), waiting=4)
+    port = server.server_address[1]
+    ask = """const done = arguments[arguments.length - 1];
+        document.getElementById("passage").value = arguments[0]; document.getElementById("question").value = "Who?";
+        document.getElementById("form").requestSubmit();
+        const wait = () => document.getElementById("ask").disabled ? setTimeout(wait, 20) :
+            done([document.getElementById("answer").textContent, document.getElementById("page").hidden]);
+        wait();"""
+    try:
+        with browser.open_browser(tmp_path) as window:
+            window.visit(f"http://127.0.0.1:{port}/")
+            assert window.run_async(ask, "Built by Ida Roth.") == ["Ida Roth 90%; or: Roth (10%)", False]
+            assert window.run("return document.getElementById('page').srcdoc") == "<p id='it'>Who?</p>"
+            refused = window.run_async(ask, "a" * 100_001)
+            assert "100001 characters; at most 100000" in refused[0]
+    finally:
+        server.shutdown()
+        service.stop()
+        for thread in threads:
+            thread.join()
+        server.server_close()
 
 
 def test_a_port_in_use_is_told(echo):

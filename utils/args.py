@@ -60,6 +60,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and leave."""
+        message = message.replace("expected one argument", "its value is missing")
         print(f"error: {self.prog}: {message} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
 

@@ -21,6 +21,7 @@ from src.config import KTNetConfig
 from src.inference.attention import KTNETAttention
 from src.inference.compare import memories_off
 from src.inference.evaluate import decoding_options
+from src.inference.graph_cache import GraphCache, cache_folder
 from src.inference.places import AnswerPlaces
 from src.inference.sources import filled_settings, knowledge_files, make_tokenizer
 from src.inference.windows import WindowRunner
@@ -120,8 +121,9 @@ def open_network(settings: PredictionSettings, manifest: Mapping[str, Any]) -> t
     settings = settings.on_device(devices.target)
     network, config = build_for_evaluation(settings, manifest, KTNETAttention if settings.question.wants_attention
                                            else KTNET)
+    cache = GraphCache(network, config, cache_folder()) if settings.device.is_cpu else None
     return WindowRunner(network, config.memories, settings.features.max_seq_len,
-                        full_length=settings.decoding.save_logits is not None), config
+                        full_length=settings.decoding.save_logits is not None, cache=cache), config
 
 
 class Reader:

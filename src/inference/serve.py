@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from src.inference.reader import Reader
+from src.settings import PredictionSettings
 from src.viewer.page import render_page
 from utils.util import LOGGER, InputError, parse_json
 
@@ -202,10 +203,11 @@ class Server(ThreadingHTTPServer):
             raise InputError(f"--serve {port}: cannot listen there ({error}); give another port") from None
 
 
-def serve(reader: Reader, port: int) -> None:
-    """Answer until the process is stopped."""
-    service = Service(reader)
-    with Server(service, port) as server:
+def run_server(settings: PredictionSettings) -> None:
+    """What predict.py --serve does: answer until the process is stopped."""
+    assert settings.question.serve is not None
+    service = Service(Reader(settings))
+    with Server(service, settings.question.serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         LOGGER.info("http://%s:%d/ answers questions; Ctrl-C ends it", *server.server_address[:2])
         try:

@@ -2,6 +2,7 @@
 """Runs the network on one feature at a time: logits, and for the viewer the attention of its memories."""
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from mindspore import Tensor, nn
 
 from src.config import DEV_LABELS, MemoryConfig
 from src.dataset import create_dev_dataset, feature_lengths
+from src.inference.graph_cache import GraphCache
 from src.reader.logits import Logits
 from src.reader.storage import FeatureExpander
 from src.viewer.cases import WindowResult
 from utils.progress import Progress
-from utils.util import InputError
+from utils.util import LOGGER, InputError
 
 SHORT_LENGTHS = (128, 256)      # besides max_seq_len; each is compiled when a feature first needs it
 UNIQUE_ID = DEV_LABELS[0].name
@@ -28,11 +30,13 @@ class WindowRunner:
         memories: whose concepts the network takes.
         max_seq_len: the longest length.
         full_length: pad every feature to ``max_seq_len``, so that there is a logit for each position.
+        cache: of compiled graphs.
     """
 
     def __init__(self, network: nn.Cell, memories: Sequence[MemoryConfig], max_seq_len: int,
-                 full_length: bool = False) -> None:
-        self._network, self._memories = network, tuple(memories)
+                 full_length: bool = False, cache: GraphCache | None = None) -> None:
+        self._network, self._memories, self._cache = network, tuple(memories), cache
+        self._compiled: set[tuple[int, int]] = set()
         shorter = () if full_length else (length for length in SHORT_LENGTHS if length < max_seq_len)
         self.lengths = (*shorter, max_seq_len)
         self._full_length = full_length
@@ -98,7 +102,9 @@ class WindowRunner:
         """Dense columns [B, ...] -> unique ids and outputs of the first ``count`` features."""
         silent = {memory.column for memory in self._memories if memory.name in off}
         columns = {name: np.zeros_like(column) if name in silent else column for name, column in columns.items()}
-        outputs = self._network(*(Tensor(column) for name, column in columns.items() if name != UNIQUE_ID))
+        inputs = [Tensor(column) for name, column in columns.items() if name != UNIQUE_ID]
+        self._prepare(inputs)
+        outputs = self._network(*inputs)
         arrays = [output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
         for row in range(count):
             length = int(columns["input_mask"][row].sum())
@@ -106,6 +112,18 @@ class WindowRunner:
             concepts = tuple(columns[memory.column][row, :length, :, 0] for memory in self._memories)
             yield int(columns[UNIQUE_ID][row].item()), WindowResult(
                 logits[0], logits[1], concepts, tuple(weights[row, :length] for weights in arrays[1:]))
+
+
+    def _prepare(self, inputs: Sequence[Tensor]) -> None:
+        """Compile for the shape of these features [B, S], or load what was compiled for it earlier."""
+        shape = tuple(inputs[0].shape)
+        if self._cache is None or shape in self._compiled:
+            return
+        start = time.perf_counter()
+        with self._cache.of(inputs):
+            self._network.compile(*inputs)
+        self._compiled.add(shape)
+        LOGGER.info("compiled for %d word pieces in %.1f s", shape[1], time.perf_counter() - start)
 
 
 def gather_logits(results: Mapping[int, WindowResult]) -> Logits:

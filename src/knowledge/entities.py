@@ -6,10 +6,13 @@ model finds them by default, a CoreNLP server (as the authors used) on request.
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import operator
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -42,6 +45,22 @@ class Tagger(Protocol):
         """The entities of each text, from left to right."""
 
 
+@contextlib.contextmanager
+def without_command_line() -> Iterator[None]:
+    """Let spaCy be imported without its command line and the web client that this needs: half of the time."""
+    name = "spacy.cli.info"
+    if "spacy" in sys.modules:
+        yield
+        return
+    stub = types.ModuleType(name)
+    stub.info = None        # type: ignore[attr-defined]
+    sys.modules[name] = stub
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 class SpacyTagger:
     """spaCy's small English model.
 
@@ -56,7 +75,8 @@ class SpacyTagger:
         self._processes = processes
         for name in SPACY_MODELS:
             try:
-                module = importlib.import_module(name)
+                with without_command_line():
+                    module = importlib.import_module(name)
             except ImportError:
                 continue
             self._model = module.load(exclude=["parser", "tagger", "attribute_ruler", "lemmatizer", "senter"])

@@ -141,7 +141,8 @@ class Trainer:
                 log.add(self.train_one(epoch, batches))
                 if self.step < end and self.job.save_steps and self.step % self.job.save_steps == 0:
                     self.save(epoch, log)
-            self.save(epoch, log, validate=self.job.do_val)
+            if self.job.do_val or (epoch + 1) % self.job.save_epochs == 0 or epoch + 1 == stage.end_epoch:
+                self.save(epoch, log, validate=self.job.do_val)
         return self.checkpoint_path(stage.end_epoch - 1)    # by name: another process may still be writing it
 
     def train_one(self, epoch: int, batches: Iterator[list[Tensor]]) -> StepRecord:

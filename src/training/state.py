@@ -27,7 +27,8 @@ OUTPUT_KEPT = "encoder_output_kept"     # whether memory allowed it; a resumed t
 SETTINGS_DIGEST = "settings_digest"
 # Flags that may differ between a run and its resumption: where it runs, what it prints, what comes after.
 FREE_FLAGS = frozenset({"resume", "check_only", "convert_only", "device_id", "do_train", "do_predict", "do_val",
-                        "keep_checkpoint_max", "save_steps", "log_steps", "tensorboard", "checkpoint_format",
+                        "keep_checkpoint_max", "save_epochs", "save_steps", "log_steps", "tensorboard",
+                        "checkpoint_format",
                         "data_url", "checkpoints", "save_finetune_checkpoint_path", "predict_file",
                         "predict_mindrecord_file", "train_file", "train_mindrecord_file", "n_best_size",
                         "max_answer_length", "null_score_diff_threshold", "save_logits", "save_url", "log_url",

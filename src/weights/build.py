@@ -207,7 +207,9 @@ def build_for_evaluation(settings: EvaluationSettings | PredictionSettings, mani
             raise InputError(f"{checkpoint}: its {memory.name} table has {memory.rows} rows, too few "
                              "for the concepts of the features; convert with the vectors that it was trained with")
     warn_about_cuts(config.memories, manifest)
-    network = network_class(config, is_training=False, compute_type=compute_type(settings.device))
+    # Every weight is about to be replaced: zeros are made faster than random numbers.
+    blank = dataclasses.replace(config, bert=dataclasses.replace(config.bert, initializer_range=0.0))
+    network = network_class(blank, is_training=False, compute_type=compute_type(settings.device))
     report = load_weights(network, opened, use_average=settings.checkpoint.use_ema)
     LOGGER.info("%s: %s", checkpoint, report)
     network.set_train(False)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs that were compiled for an earlier question: loading one takes a quarter of the time of compiling it.
+
+MindSpore's own cache goes by the order of the graphs in a process and by the files that the script imports at its top,
+so it may give one graph for another. Here every graph has a folder of its own, named after all that shapes it.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from src.config import KTNetConfig
+from src.cpu import kernels
+from utils.util import LOGGER
+
+SOURCES = Path(__file__).parents[1]
+SWITCH = "KTNET_GRAPH_CACHE"      # environment variable: a folder, or "off"
+
+
+def cache_folder() -> Path | None:
+    """Where graphs are kept; None if the user wants none."""
+    chosen = os.environ.get(SWITCH)
+    if chosen == "off":
+        return None
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ktnet"
+
+
+class GraphCache:
+    """The kept graphs of one network on CPU.
+
+    Args:
+        network: for inference.
+        config: its sizes.
+        folder: of all graphs; None keeps none.
+    """
+
+    def __init__(self, network: nn.Cell, config: KTNetConfig, folder: Path | None) -> None:
+        self.folder = folder
+        digest = hashlib.sha256(json.dumps([ms.__version__, type(network).__qualname__, asdict(config),
+                                            str(kernels.library())], sort_keys=True, default=str).encode())
+        for path in sorted(SOURCES.rglob("*.py")):
+            digest.update(path.read_bytes())
+        self.digest = digest.hexdigest()
+
+    @contextmanager
+    def of(self, arguments: Sequence[Tensor]) -> Iterator[None]:
+        """What is compiled in this block for these arguments is kept, or was."""
+        if self.folder is None:
+            yield
+            return
+        shapes = json.dumps([[list(value.shape), str(value.dtype)] for value in arguments])
+        place = self.folder / hashlib.sha256((self.digest + shapes).encode()).hexdigest()[:32]
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            LOGGER.warning("%s: cannot be made (%s): graphs are not kept", place, error.strerror)
+            self.folder = None
+            yield
+            return
+        ms.set_context(enable_compile_cache=True, compile_cache_path=str(place))
+        try:
+            yield
+        finally:
+            ms.set_context(enable_compile_cache=False)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What predict.py is asked: the passage of the flags, and questions from flags, a pipe or a terminal."""
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from src.settings import QuestionSettings
+from utils.util import InputError, is_text, read_text
+
+PATH = re.compile(r"(\.{0,2}|~)/\S[^\n]*|[^\n]*\.(txt|md|html?|json|pdf|docx?|csv)", re.IGNORECASE)
+
+
+def read_passage(given: QuestionSettings) -> str:
+    """The passage of the flags.
+
+    Raises:
+        InputError: not exactly one is given, its file cannot be read, or its text looks like the name of a file.
+    """
+    if given.passage is not None and given.passage_file is None:
+        check_text(given.passage)
+        return given.passage
+    if given.passage_file is None or given.passage is not None:
+        raise InputError("give one of --passage, --passage_file and --evaluation")
+    return read_text(given.passage_file)
+
+
+def check_text(passage: str) -> None:
+    """Refuse a passage that is a path or a single word.
+
+    Raises:
+        InputError: it is.
+    """
+    text = passage.strip()
+    if not text:
+        raise InputError("no words in the passage; give a text or a text file")
+    if PATH.fullmatch(text) or (len(text) < 256 and Path(text).is_file()):
+        there = Path(text).expanduser()
+        state = "a folder" if there.is_dir() else "a file" if there.exists() else "no such file"
+        raise InputError(f"passage {text[:200]!r}: {state}; give the text itself, or a text file by --passage_file "
+                         "(ask.sh: as its first argument)")
+    if len(text.split()) == 1 and text.isascii():
+        raise InputError(f"passage {text[:200]!r}: neither a file nor a passage of several words "
+                         "(passages are English text)")
+
+
+def read_questions(given: QuestionSettings) -> Iterator[str]:
+    """Questions from the flags, else from standard input, with a prompt at a terminal."""
+    if given.question:
+        yield from given.question
+        return
+    prompt = sys.stdin.isatty()
+    if prompt:
+        with contextlib.suppress(ImportError):      # input() then edits lines and keeps their history
+            import readline  # noqa: F401
+        print("Ask about the passage; arrow up brings back a question, an empty line ends.", file=sys.stderr)
+    while True:
+        try:
+            line = input("question> ") if prompt else next(sys.stdin)
+        except (EOFError, StopIteration):
+            return
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input: byte 0x{error.object[error.start]:02x} is not UTF-8; write the "
+                             "questions in UTF-8") from None
+        if not is_text(line):
+            raise InputError("standard input: the question is not UTF-8; write it in UTF-8")
+        if line.strip():
+            yield line.strip()
+        elif prompt:
+            return
