@@ -156,7 +156,8 @@ def test_no_reader_ends_in_a_traceback(tmp_path):
     rng, known = random.Random(5), seeds()
     for name in READERS:
         ends = {try_reader(name, make_input(rng, known[name]), tmp_path) for _ in range(60)}
-        assert ends == {"read", "refused"}, name
+        expected = {"read"} if name == "tag_cache" else {"read", "refused"}     # damaged lines of a cache are skipped
+        assert ends == expected, name
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
