@@ -8,10 +8,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.bert import BertModel, EmbeddingLookup, EncoderLayer
+from src.bert import BertModel, EmbeddingLookup, EmbeddingPostprocessor, EncoderLayer
 from src.config import KTNetConfig
 from src.cpu import kernels as cpu_kernels
-from src.cpu.encoder import FusedEncoderLayer
+from src.cpu.encoder import FusedEmbeddingPostprocessor, FusedEncoderLayer
 from src.cpu.memory import FusedMemoryLayer
 from src.dropout import DropoutFactory
 from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
@@ -43,17 +43,18 @@ class KTNET(nn.Cell):
         self.first_step = Tensor(0, ms.int32)
         if use_kernels is None:
             use_kernels = compute_type == ms.float32 and cpu_kernels.available()
-        encoder_layer, memory_layer = (FusedEncoderLayer, FusedMemoryLayer) if use_kernels else (
-            EncoderLayer, MemoryLayer)
-        self.bert = BertModel(bert, dropouts, compute_type, encoder_layer)
+        embedding, encoder_layer, memory_layer = (
+            (FusedEmbeddingPostprocessor, FusedEncoderLayer, FusedMemoryLayer) if use_kernels
+            else (EmbeddingPostprocessor, EncoderLayer, MemoryLayer))
+        self.bert = BertModel(bert, dropouts, compute_type, embedding, encoder_layer)
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))
-            embedding = EmbeddingLookup(table, requires_grad=False)    # concept vectors are frozen, as in the paper
+            vectors = EmbeddingLookup(table, requires_grad=False)      # concept vectors are frozen, as in the paper
             layer = memory_layer(bert.hidden_size, memory.width, std, compute_type)
-            setattr(self, f"embedding_{memory.name}", embedding)
+            setattr(self, f"embedding_{memory.name}", vectors)
             setattr(self, f"MemoryLayer_{memory.name}", layer)
-            self.embeddings.append(embedding)
+            self.embeddings.append(vectors)
             self.memories.append(layer)
         self.TriLinearTwoTimeSelfAttentionLayer = TriLinearTwoTimeSelfAttentionLayer(config.fused_width, compute_type)
         self.dense1 = SpanOutput(config.fused_width, std, compute_type)

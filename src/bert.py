@@ -262,16 +262,19 @@ class BertModel(nn.Cell):
         config: the encoder's sizes.
         dropouts: makes the dropout layers; None for inference.
         compute_type: type of the matrix products.
+        embedding_class: class of what follows the embedding of the word pieces.
         layer_class: class of the encoder layers.
     """
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory | None = None,
-                 compute_type: ms.Type = ms.float32, layer_class: type[EncoderLayer] = EncoderLayer) -> None:
+                 compute_type: ms.Type = ms.float32,
+                 embedding_class: type[EmbeddingPostprocessor] = EmbeddingPostprocessor,
+                 layer_class: type[EncoderLayer] = EncoderLayer) -> None:
         super().__init__()
         dropouts = dropouts or DropoutFactory(is_training=False)
         table = initializer(normal(config.initializer_range), [config.vocab_size, config.hidden_size])
         self.bert_embedding_lookup = EmbeddingLookup(table)
-        self.bert_embedding_postprocessor = EmbeddingPostprocessor(config, dropouts)
+        self.bert_embedding_postprocessor = embedding_class(config, dropouts)
         self.bert_encoder = Encoder(config, dropouts, compute_type, layer_class)
 
     def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,

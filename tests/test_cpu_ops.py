@@ -23,6 +23,7 @@ from src.cpu.memory import FusedMemoryLayer  # noqa: E402
 from src.cpu.ops import AddNorm, BiasGelu, FusedAttention, ReadMemory  # noqa: E402
 from src.dropout import DropoutFactory  # noqa: E402
 from src.layers import MemoryLayer  # noqa: E402
+from utils import device  # noqa: E402
 
 torch = pytest.importorskip("torch")
 needs_kernels = pytest.mark.skipif(cpu_kernels.library() is None, reason="no C++ compiler: no kernels to test")
@@ -46,8 +47,11 @@ class Weighted(nn.Cell):
         return (self.cell(*inputs) * self.weights).sum()
 
 
-def check(cell, function, inputs, differentiated, random, forward=2e-6, backward=2e-5):
-    """Compare a cell with a function of PyTorch in float64; gradients by the first ``differentiated`` inputs."""
+def check(cell, function, inputs, differentiated, random, forward=2e-6, backward=2e-5, scaled=False):
+    """Compare a cell with a function of PyTorch in float64; gradients by the first ``differentiated`` inputs.
+
+    ``scaled``: tolerances are shares of the largest number of an array, if that is larger than 1.
+    """
     leaves = [torch.tensor(value, dtype=torch.float64 if value.dtype == np.float32 else torch.int64,
                            requires_grad=value.dtype == np.float32) for value in inputs]
     expected = function(*leaves)
@@ -56,7 +60,8 @@ def check(cell, function, inputs, differentiated, random, forward=2e-6, backward
     (expected * torch.tensor(dout, dtype=torch.float64)).sum().backward()
     found = ops.grad(Weighted(cell, dout), tuple(range(differentiated)))(*map(Tensor, inputs))
     for value, leaf in zip(found if isinstance(found, tuple) else (found,), leaves[:differentiated], strict=True):
-        np.testing.assert_allclose(value.asnumpy(), leaf.grad.numpy(), rtol=1e-4, atol=backward)
+        largest = max(1.0, float(leaf.grad.abs().max())) if scaled else 1.0
+        np.testing.assert_allclose(value.asnumpy(), leaf.grad.numpy(), rtol=1e-4, atol=backward * largest)
 
 
 def dropout_mask(random, rows, width, for_all):
@@ -103,43 +108,60 @@ def test_dropout_residual_and_layer_normalisation(shape, for_all, offset):
           random)
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def products(request, monkeypatch):
+    """How attention multiplies: with float32 products, or with those of the processor's matrix unit."""
+    if request.param == "bfloat16":
+        if device.bfloat16_unit() != "AMX":
+            pytest.skip("this processor has no AMX")
+        ops.matmul(Tensor(np.ones((2, 2), np.float32)), Tensor(np.ones((2, 2), np.float32)))    # oneDNN has read it
+        monkeypatch.setenv(device.PRODUCT_MODE, "BF16")
+    return request.param
+
+
 @needs_kernels
 @pytest.mark.parametrize("for_all", [False, True])
 @pytest.mark.parametrize(("length", "heads", "width"), [(9, 3, 5), (64, 1, 16), (70, 2, 33), (150, 2, 64)])
-def test_attention(length, heads, width, for_all):
+def test_attention(products, length, heads, width, for_all):
     """Below, at and above a block of queries; widths and lengths that are no multiple of a vector register's."""
     random = np.random.RandomState(3)
-    query, key, value = random.randn(3, 2 * length, heads * width).astype(np.float32)
+    rows = random.randn(2 * length, 3 * heads * width).astype(np.float32)
     biases = random.randn(3, heads * width).astype(np.float32)
     mask = np.where(np.arange(length) < np.array([[length - 2], [4]]), 0.0, -10000.0).astype(np.float32)
     pool, picked = dropout_mask(random, 2 * heads * length, length, for_all)
+    inputs = [rows, *biases, mask, pool, picked]
 
-    def attend(query, key, value, query_bias, key_bias, value_bias, mask, pool, picked):
-        query, key, value = (rows.reshape(2, length, heads, width).transpose(1, 2) for rows in (
-            query + query_bias, key + key_bias, value + value_bias))
+    def attend(rows, query_bias, key_bias, value_bias, mask, pool, picked):
+        biases = torch.cat((query_bias, key_bias, value_bias))
+        query, key, value = (rows + biases).reshape(2, length, 3, heads, width).permute(2, 0, 3, 1, 4)
         kept = pool[picked].reshape((1, 1, 1, length) if for_all else (2, heads, length, length))
         weights = torch.softmax(0.25 * query @ key.transpose(2, 3) + mask[:, None, None], -1) * kept
         return (weights @ value).transpose(1, 2).reshape(2 * length, heads * width)
 
-    check(FusedAttention(heads, 0.25), attend, [query, key, value, *biases, mask, pool, picked], 6, random,
-          forward=1e-5, backward=1e-4)
+    if products == "float32":
+        check(FusedAttention(heads, 0.25), attend, inputs, 4, random, forward=1e-5, backward=1e-4)
+        return
+    with pytest.raises(AssertionError):         # it does round
+        check(FusedAttention(heads, 0.25), attend, inputs, 4, np.random.RandomState(4), forward=1e-5, backward=1e-4)
+    check(FusedAttention(heads, 0.25), attend, inputs, 4, random, forward=0.06, backward=0.1,
+          scaled=True)
 
 
 @needs_kernels
 @pytest.mark.parametrize("masked", [0.0, -10000.0])
+@pytest.mark.usefixtures("products")
 def test_attention_forgets_what_was_in_its_scratch_memory(masked):
     """The last block of queries is shorter than those before it; keys of a whole sample may be masked alike."""
     random = np.random.RandomState(5)
-    query, key, value, dout = random.randn(4, 3 * 67, 8).astype(np.float32)
-    inputs = [Tensor(array) for array in (query, key, value, *np.zeros((3, 8), np.float32),
-                                          np.full((3, 67), masked, np.float32), np.ones((1, 67), np.float32),
-                                          np.zeros(1, np.int32))]
+    products, dout = random.randn(3 * 67, 24).astype(np.float32), random.randn(3 * 67, 8).astype(np.float32)
+    inputs = [Tensor(array) for array in (products, *np.zeros((3, 8), np.float32), np.full((3, 67), masked, np.float32),
+                                          np.ones((1, 67), np.float32), np.zeros(1, np.int32))]
     cell = FusedAttention(2, 1.0)
-    together = [cell(*inputs), *ops.grad(Weighted(cell, dout), (0, 1, 2))(*inputs)]
+    together = [cell(*inputs), ops.grad(Weighted(cell, dout))(*inputs)]
     for sample in range(3):
         rows = slice(67 * sample, 67 * sample + 67)
-        alone = [Tensor(array.asnumpy()[rows]) for array in inputs[:3]] + inputs[3:6] + [inputs[6][:1], *inputs[7:]]
-        found = [cell(*alone), *ops.grad(Weighted(cell, dout[rows]), (0, 1, 2))(*alone)]
+        alone = [Tensor(products[rows]), *inputs[1:4], inputs[4][:1], *inputs[5:]]
+        found = [cell(*alone), ops.grad(Weighted(cell, dout[rows]))(*alone)]
         for one, all_of_them in zip(found, together, strict=True):
             np.testing.assert_array_equal(one.asnumpy(), all_of_them.asnumpy()[rows])
 
@@ -325,7 +347,7 @@ import numpy as np
 
 library, random = ctypes.CDLL(sys.argv[1]), np.random.RandomState(0)
 
-def run(name, inputs, outputs):
+def run(name, inputs, outputs, changed=0):
     arrays = [random.randn(*shape).astype(np.float32) for shape in inputs[:-1]]
     arrays += [np.random.RandomState(1).randn(*inputs[-1]).astype(np.float32)]
     arrays += [np.full(shape, np.nan, np.float32) for shape in outputs]
@@ -333,14 +355,19 @@ def run(name, inputs, outputs):
         arrays[6] = np.arange(777).astype(np.int32) % 5
         arrays[7] = np.array([1e-6], np.float32)
     if name == "AttentionGradient":
-        arrays[9] = np.arange(7 * 4 * 111).astype(np.int32) % 5
+        arrays[7] = np.arange(7 * 4 * 111).astype(np.int32) % 5
+    if name == "Adam":
+        arrays[4:6] = [np.abs(array) for array in arrays[4:6]]
+        arrays[8:10] = [np.array([power], np.float32) for power in (0.9, 0.999)]
+        arrays[10] = np.array([0.01, 1.0, 0.9, 0.999, 1e-6], np.float32)
     if name == "MemoryGradient":
         arrays[2] = np.arange(777 * 9).reshape(777, 9).astype(np.int32) % 50
     count = len(arrays)
     shapes = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
-    getattr(library, name)(count, (ctypes.c_void_p * count)(*[array.ctypes.data for array in arrays]), None,
+    getattr(library, name)(count, (ctypes.c_void_p * count)(*[array.ctypes.data for array in arrays]),
+                           (ctypes.c_int * count)(*[array.ndim for array in arrays]),
                            (ctypes.c_void_p * count)(*map(ctypes.addressof, shapes)), None, None, None)
-    given = arrays[-len(outputs):]
+    given = arrays[:changed] + arrays[-len(outputs):]
     assert all(np.isfinite(array).all() for array in given)
     print(name, [hashlib.sha256(array.tobytes()).hexdigest() for array in given])
 
@@ -348,15 +375,19 @@ T, W = 777, 40
 run("BiasGeluGradient", [(T, W), (W,), (T, W)], [(T, W), (W,)])
 run("AddNormGradient", [(T, W), (W,), (T, W), (W,), (W,), (5, W), (T,), (1,), (T, W)],
     [(T, W), (W,), (T, W), (W,), (W,)])
-run("AttentionGradient", [(T, W)] * 3 + [(W,)] * 3 + [(7, 111), (4,), (5, 111), (7 * 4 * 111,), (T, W)],
-    [(T, W)] * 3 + [(W,)] * 3)
+run("AttentionGradient", [(T, 3 * W)] + [(W,)] * 3 + [(7, 111), (4,), (5, 111), (7 * 4 * 111,), (T, W)],
+    [(T, 3 * W)] + [(W,)] * 3)
 run("MemoryGradient", [(T, W), (W,), (T, 9), (50, W), (T, W)], [(T, W), (W,)])
+BOTH = [(T, W), (7,)]
+run("Adam", BOTH * 3 + [(1,), (1,), (1,), (1,), (5,), (2,)] + BOTH, [(1,)], changed=6)
+run("Average", BOTH + [(1,)] + BOTH, [(1,)], changed=2)
 """
 
 
 @needs_kernels
+@pytest.mark.usefixtures("products")
 def test_results_do_not_depend_on_threads():
     digests = {subprocess.run([sys.executable, "-c", DIGESTS, str(cpu_kernels.library())], check=True, text=True,
                               capture_output=True, env={**os.environ, "OMP_NUM_THREADS": count}).stdout
                for count in "1237"}
-    assert len(digests) == 1 and digests.pop().count("[") == 4
+    assert len(digests) == 1 and digests.pop().count("[") == 6

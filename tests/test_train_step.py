@@ -11,6 +11,7 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Parameter, ParameterTuple, Tensor, nn  # noqa: E402
 
 from src.config import LrSchedule  # noqa: E402
+from src.cpu import kernels as cpu_kernels  # noqa: E402
 from src.dropout import POOL_ROWS, StatelessDropout, mask_pool  # noqa: E402
 from src.KTNET import KTNET, KTNETWithLoss  # noqa: E402
 from src.settings import Recipe  # noqa: E402
@@ -61,13 +62,21 @@ def reference_adam(weights, gradients, rate, decay, clip):
     return weights
 
 
+@pytest.fixture(params=[True, False], ids=["kernels", "operators"])
+def use_kernels(request):
+    """Whether the kernels for CPU update the weights, or the framework's operators."""
+    if request.param and not cpu_kernels.available():
+        pytest.skip("no C++ compiler: no kernels to test")
+    return request.param
+
+
 @pytest.mark.parametrize(("decay", "clip"), [(0.0, 0.0), (0.01, 1.0), (0.5, 0.3)])
-def test_adam_decay_and_clipping(decay, clip):
+def test_adam_decay_and_clipping(use_kernels, decay, clip):
     parameters = make_parameters()
     weights = [parameter.asnumpy().astype(np.float64) for parameter in parameters]
     random = np.random.RandomState(2)
     gradients = [[random.randn(*weight.shape) for weight in weights] for _ in range(4)]
-    update = AdamUpdate(parameters, recipe(weight_decay=decay, max_grad_norm=clip))
+    update = AdamUpdate(parameters, recipe(weight_decay=decay, max_grad_norm=clip), use_kernels)
     for parts in gradients:
         norm = update(Tensor(0.1, ms.float32), tuple(Tensor(part * 8, ms.float32) for part in parts),
                       Tensor(0.125, ms.float32))
@@ -95,11 +104,11 @@ def test_constant_rate_after_the_warm_up():
     assert [learning_rate_at(step, 20, at_once) for step in (0, 19)] == [2.0, 2.0]
 
 
-def test_new_layers_have_a_rate_of_their_own():
+def test_new_layers_have_a_rate_of_their_own(use_kernels):
     random = np.random.RandomState(3)
     values = random.randn(4, 3)
     parameters = ParameterTuple([Parameter(Tensor(values, ms.float32), name=name) for name in ("bert.weight", "head")])
-    update = AdamUpdate(parameters, recipe(max_grad_norm=0.0, learning_rate=0.01, head_learning_rate=0.1))
+    update = AdamUpdate(parameters, recipe(max_grad_norm=0.0, learning_rate=0.01, head_learning_rate=0.1), use_kernels)
     gradients = [random.randn(4, 3) for _ in range(2)]
     update(Tensor(0.01, ms.float32), tuple(Tensor(part, ms.float32) for part in gradients), Tensor(1.0, ms.float32))
     for parameter, gradient, rate in zip(parameters, gradients, (0.01, 0.1), strict=True):
@@ -107,9 +116,9 @@ def test_new_layers_have_a_rate_of_their_own():
         np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=2e-5, atol=2e-6)
 
 
-def test_moving_average():
+def test_moving_average(use_kernels):
     parameters = make_parameters()
-    average = MovingAverage(parameters, recipe(ema_decay=0.9))
+    average = MovingAverage(parameters, recipe(ema_decay=0.9), use_kernels)
     assert all((average.corrected()[parameter.name].asnumpy() == parameter.asnumpy()).all() for parameter in parameters)
     seen = []
     for number in range(3):

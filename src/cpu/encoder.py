@@ -1,16 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder's layer as it is computed on CPU: the same parameters and the same mathematics as
-:class:`src.bert.EncoderLayer`, with one kernel for attention and for everything that lies between two matrix products.
+"""The encoder's embedding and layer as they are computed on CPU: the same parameters and the same mathematics as in
+:mod:`src.bert`, with one kernel for attention and for everything that lies between two matrix products.
 """
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
-from src.bert import EncoderLayer, Gelu, ResidualOutput, SelfAttention
+from src.bert import EmbeddingPostprocessor, EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
 from src.cpu.ops import AddNorm, BiasGelu, FusedAttention
-from src.dropout import DropoutFactory
+from src.dropout import DropoutFactory, no_mask
+
+
+class FusedEmbeddingPostprocessor(EmbeddingPostprocessor):
+    """Sum of three embeddings, layer norm and dropout, in float32."""
+
+    def __init__(self, config: BertConfig, dropouts: DropoutFactory) -> None:
+        super().__init__(config, dropouts)
+        self.add_norm = AddNorm(config.layer_norm_eps)
+        self.no_bias = Tensor([0.0] * config.hidden_size, ms.float32)
+
+    def construct(self, pieces: Tensor, pos_ids: Tensor, sent_ids: Tensor, step: Tensor) -> Tensor:
+        """As :class:`src.bert.EmbeddingPostprocessor`."""
+        others = ops.gather(self.embedding_table, sent_ids, 0)
+        others = others + ops.gather(self.full_position_embeddings, pos_ids, 0)
+        pool, picked = no_mask(pieces.shape[1])         # the dropout comes after the norm here
+        normed = self.add_norm(pieces, self.no_bias, others, self.layernorm.gamma, self.layernorm.beta, pool, picked)
+        return self.dropout(normed, step)
 
 
 class FusedEncoderLayer(EncoderLayer):
@@ -38,11 +55,12 @@ class FusedEncoderLayer(EncoderLayer):
         return self.end_half(self.output, expanded, attended, step)                        # [B*S, H]
 
     def attend(self, attention: SelfAttention, hidden: Tensor, mask: Tensor, step: Tensor) -> Tensor:
-        """As :class:`src.bert.SelfAttention`."""
+        """As :class:`src.bert.SelfAttention`; q, k and v are one product."""
         query, key, value = attention.query_layer, attention.key_layer, attention.value_layer
+        weight = ops.concat((query.weight, key.weight, value.weight), 0)                   # [3*H, H]
+        products = query.matmul(hidden, weight)                                            # [B*S, 3*H]
         pool, picked = attention.dropout.mask(mask.shape[0] * attention.heads * mask.shape[1], mask.shape[1], step)
-        return self.fused_attention(query.product(hidden), key.product(hidden), value.product(hidden), query.bias,
-                                    key.bias, value.bias, mask, pool, picked)              # [B*S, H]
+        return self.fused_attention(products, query.bias, key.bias, value.bias, mask, pool, picked)    # [B*S, H]
 
     def end_half(self, output: ResidualOutput, inputs: Tensor, residual: Tensor, step: Tensor) -> Tensor:
         """As :class:`src.bert.ResidualOutput`."""

@@ -13,13 +13,11 @@
 #include <cstring>
 #include <vector>
 
-namespace {
-
-constexpr int64_t kBlocks = 32;  // of rows, whose sums are added in order
-
 // Tensors and shapes of one call.
 struct Call {
+  int count;  // of tensors
   void** tensors;
+  int* ranks;
   int64_t** shapes;
 
   template <typename Number = float>
@@ -27,7 +25,16 @@ struct Call {
     return static_cast<Number*>(tensors[place]);
   }
   int64_t size(int place, int dimension) const { return shapes[place][dimension]; }
+  int64_t elements(int place) const {
+    int64_t product = 1;
+    for (int dimension = 0; dimension < ranks[place]; ++dimension) product *= size(place, dimension);
+    return product;
+  }
 };
+
+namespace {
+
+constexpr int64_t kBlocks = 32;  // of rows, whose sums are added in order
 
 // e^x for x in [-87, 88], to which other x are moved; off by 2 units in the last place at most. x = n ln 2 + f with
 // |f| <= ln 2 / 2, and e^f by a polynomial (S. Moshier, Cephes, expf).
@@ -83,10 +90,10 @@ void for_rows_with_sums(int64_t rows, int64_t width, float* const (&totals)[SUMS
 
 // Exports a kernel under its name with MindSpore's signature: number of tensors, tensors, ranks, shapes, types, two
 // more.
-#define EXPORT_KERNEL(NAME, KERNEL)                                                              \
-  extern "C" int NAME(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) { \
-    KERNEL(Call{tensors, shapes});                                                               \
-    return 0;                                                                                    \
+#define EXPORT_KERNEL(NAME, KERNEL)                                                                             \
+  extern "C" int NAME(int count, void** tensors, int* ranks, int64_t** shapes, const char**, void*, void*) { \
+    KERNEL(Call{count, tensors, ranks, shapes});                                                             \
+    return 0;                                                                                                \
   }
 
 #endif  // SRC_CPU_KERNELS_H_

@@ -22,6 +22,7 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import ops
+from mindspore.ops.signature import make_sig, sig_rw
 
 from utils.util import LOGGER, atomic_path, describe, file_digest
 
@@ -119,13 +120,20 @@ def available() -> bool:
     return sys.platform == "linux" and ms.get_context("device_target") == "CPU" and library() is not None
 
 
-def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1) -> ops.Custom:
+def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1, written: int = 0, read: int = 0) -> ops.Custom:
     """The operator of an exported kernel; all that it gives is float32.
 
     Args:
         name: as it is exported.
         out_shape: the inputs' shapes -> the output's shape, or a tuple of the outputs' shapes.
         outputs: how many there are.
+        written: how many parameters, the first inputs, the kernel changes in place.
+        read: how many inputs follow those; needed only if there are any.
     """
     out_dtype = ms.float32 if outputs == 1 else (ms.float32,) * outputs
-    return ops.Custom(f"{library()}:{name}", out_shape, out_dtype, func_type="aot")
+    operator = ops.Custom(f"{library()}:{name}", out_shape, out_dtype, func_type="aot")
+    if written:
+        operator.add_prim_attr("side_effect_mem", True)     # runs at its place in the program, whoever uses its output
+        operator.set_signatures([*(make_sig(f"written_{i}", sig_rw.RW_WRITE) for i in range(written)),
+                                 *(make_sig(f"read_{i}") for i in range(read))])
+    return operator

@@ -65,23 +65,21 @@ class FusedAttention(nn.Cell):
     def __init__(self, heads: int, scale: float) -> None:
         super().__init__()
         self.scale = Tensor([scale] * heads, ms.float32)      # its length says how many heads there are
-        self.forward = kernel("Attention", lambda query, *others: query)
-        self.gradient = kernel("AttentionGradient", lambda query, key, value, query_bias, *others: (
-            query, query, query, query_bias, query_bias, query_bias), outputs=6)
+        self.forward = kernel("Attention", lambda products, bias, *others: (products[0], bias[0]))
+        self.gradient = kernel("AttentionGradient", lambda products, bias, *others: (products, bias, bias, bias),
+                               outputs=4)
 
-    def construct(self, query: Tensor, key: Tensor, value: Tensor, query_bias: Tensor, key_bias: Tensor,
-                  value_bias: Tensor, mask: Tensor, pool: Tensor, picked: Tensor) -> Tensor:
-        """Take q, k, v [T, N * A], their biases [N * A], the keys' mask [B, S] and the dropout mask of [B * N * S, S];
-        give [T, N * A].
+    def construct(self, products: Tensor, query_bias: Tensor, key_bias: Tensor, value_bias: Tensor, mask: Tensor,
+                  pool: Tensor, picked: Tensor) -> Tensor:
+        """Take q, k, v side by side [T, 3 * N * A], their biases [N * A], the keys' mask [B, S] and the dropout mask of
+        [B * N * S, S]; give [T, N * A].
         """
-        return self.forward(query, key, value, query_bias, key_bias, value_bias, mask, self.scale, pool, picked)
+        return self.forward(products, query_bias, key_bias, value_bias, mask, self.scale, pool, picked)
 
-    def bprop(self, query: Tensor, key: Tensor, value: Tensor, query_bias: Tensor, key_bias: Tensor,
-              value_bias: Tensor, mask: Tensor, pool: Tensor, picked: Tensor, out: Tensor,
-              dout: Tensor) -> tuple[Tensor, ...]:
+    def bprop(self, products: Tensor, query_bias: Tensor, key_bias: Tensor, value_bias: Tensor, mask: Tensor,
+              pool: Tensor, picked: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
         """The gradient by q, k, v and their biases; masks are constants."""
-        gradients = self.gradient(query, key, value, query_bias, key_bias, value_bias, mask, self.scale, pool, picked,
-                                  dout)
+        gradients = self.gradient(products, query_bias, key_bias, value_bias, mask, self.scale, pool, picked, dout)
         return (*gradients, ops.zeros_like(mask), ops.zeros_like(pool), ops.zeros_like(picked))
 
 

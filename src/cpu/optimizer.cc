@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of src/cpu/optimizer.py: clipping, weight decay and Adam in one pass over all weights, and their moving
+// average in another. They change their inputs.
+#include "kernels.h"
+
+namespace {
+
+constexpr int64_t kPiece = 16384;  // numbers of a tensor that are handled together
+
+// Numbers [first, first + size) of a tensor.
+struct Piece {
+  int64_t tensor, first, size;
+};
+
+// The pieces of the tensors at [place, place + count) of a call.
+std::vector<Piece> pieces_of(const Call& call, int64_t place, int64_t count) {
+  std::vector<Piece> pieces;
+  for (int64_t tensor = 0; tensor < count; ++tensor) {
+    const int64_t size = call.elements(place + tensor);
+    for (int64_t first = 0; first < size; first += kPiece) {
+      pieces.push_back({tensor, first, std::min(kPiece, size - first)});
+    }
+  }
+  return pieces;
+}
+
+// The global norm of the tensors from `place` on: squares are summed in float64, in the order of the pieces.
+double norm_of(const Call& call, int64_t place, const std::vector<Piece>& pieces) {
+  const int64_t count = pieces.size();
+  std::vector<double> squares(count);
+#pragma omp parallel for schedule(static)
+  for (int64_t number = 0; number < count; ++number) {
+    const Piece& piece = pieces[number];
+    const float* x = call.at(place + piece.tensor) + piece.first;
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < piece.size; ++i) sum += static_cast<double>(x[i]) * x[i];
+    squares[number] = sum;
+  }
+  double sum = 0.0;
+  for (const double square : squares) sum += square;
+  return std::sqrt(sum);
+}
+
+struct AdamRates {
+  float clip, decay, size, beta_1, beta_2, epsilon;
+};
+
+void update(int64_t size, const AdamRates& rates, float* __restrict p, float* __restrict m, float* __restrict v,
+            const float* __restrict gradients) {
+#pragma omp simd
+  for (int64_t i = 0; i < size; ++i) {
+    const float gradient = gradients[i] * rates.clip;
+    m[i] += (gradient - m[i]) * (1.0f - rates.beta_1);
+    v[i] += (gradient * gradient - v[i]) * (1.0f - rates.beta_2);
+    p[i] -= rates.decay * p[i];
+    p[i] -= rates.size * m[i] / (std::sqrt(v[i]) + rates.epsilon);
+  }
+}
+
+// N weights, first and second moments (all three are changed), learning rate, scale, powers of both betas, settings
+// [weight decay, largest norm or 0, beta 1, beta 2, epsilon], factors [N] of the learning rate, N gradients -> the norm
+// [1] of the gradients times scale.
+void adam(const Call& call) {
+  const int64_t count = (call.count - 7) / 4, others = 3 * count, gradients = others + 6;
+  const float rate = *call.at(others), power_1 = *call.at(others + 2), power_2 = *call.at(others + 3);
+  const float *settings = call.at(others + 4), *factors = call.at(others + 5);
+  const auto pieces = pieces_of(call, 0, count);
+  const int64_t last = pieces.size();
+  float scale = *call.at(others + 1);
+  const float norm = static_cast<float>(norm_of(call, gradients, pieces) * scale);
+  if (settings[1] > 0.0f) scale *= std::min(1.0f, settings[1] / (norm + 1e-12f));
+  const float correction = std::sqrt(1.0f - power_2) / (1.0f - power_1);
+#pragma omp parallel for schedule(static)
+  for (int64_t number = 0; number < last; ++number) {
+    const Piece& piece = pieces[number];
+    const float own = rate * factors[piece.tensor];
+    const AdamRates rates{scale, own * settings[0], own * correction, settings[2], settings[3], settings[4]};
+    const auto at = [&](int64_t place) { return call.at(place + piece.tensor) + piece.first; };
+    update(piece.size, rates, at(0), at(count), at(2 * count), at(gradients));
+  }
+  *call.at(call.count - 1) = norm;
+}
+
+// N averages (changed), share [1], N weights -> [1], without meaning: each average moves to its weights by that share.
+void average(const Call& call) {
+  const int64_t count = (call.count - 2) / 2;
+  const float share = *call.at(count);
+  const auto pieces = pieces_of(call, 0, count);
+  const int64_t last = pieces.size();
+#pragma omp parallel for schedule(static)
+  for (int64_t number = 0; number < last; ++number) {
+    const Piece& piece = pieces[number];
+    float* a = call.at(piece.tensor) + piece.first;
+    const float* p = call.at(count + 1 + piece.tensor) + piece.first;
+#pragma omp simd
+    for (int64_t i = 0; i < piece.size; ++i) a[i] -= share * (a[i] - p[i]);
+  }
+  *call.at(call.count - 1) = share;
+}
+
+}  // namespace
+
+EXPORT_KERNEL(Adam, adam)
+EXPORT_KERNEL(Average, average)
