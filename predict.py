@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                                     or given.html is not None):
         raise InputError("--serve: passages and questions come over HTTP; leave --passage, --passage_file, --question "
                          "and --html out")
+    if given.html is not None and not given.html.absolute().parent.is_dir():
+        raise InputError(f"--html {given.html}: there is no folder {given.html.parent}; make it first")
     passage = None if given.serve is not None or settings.page.evaluation is not None else read_passage(given)
     os.environ.setdefault("GLOG_v", "3")         # errors only: MindSpore warns of a graph that is not kept yet
     # MindSpore takes seconds to import: not for --help and wrong flags.

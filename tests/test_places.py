@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from src.config import WindowConfig
 from src.inference.places import AnswerPlaces
 from src.reader.batching_twomemory import FeatureBuilder
-from src.reader.decoding import PassageText
+from src.reader.decoding import Decoded, DecodingOptions, NBestEntry, PassageText
 from src.reader.examples import EvaluationExample, Example
 from src.reader.tokenization import BertTokenizer
 from testing.small_data import VOCABULARY
@@ -56,3 +57,22 @@ def test_a_chinese_character_is_a_word(part, whole):
     example = EvaluationExample("q", "", (passage,), (), (), 0, (), ())
     start, end = AnswerPlaces(passage, example, False).whole_words(at := passage.index(part), at + len(part))
     assert passage[start:end] == whole
+
+
+def test_answers_that_widen_to_the_same_words_are_ranked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader_module = pytest.importorskip("src.inference.reader", reason="MindSpore is not installed")
+    spans = {"1934": (0, 4), "Rot": (5, 8), "oth": (6, 9)}
+    places = SimpleNamespace(find=lambda *_: spans,
+                             whole_words=lambda start, end: (5, 9) if start >= 5 else (start, end))
+    monkeypatch.setattr(reader_module, "AnswerPlaces", lambda *_: places)
+    nbest = tuple(NBestEntry(text, share, 0.0, 0.0) for text, share in (("1934", 0.4), ("Rot", 0.35), ("oth", 0.25)))
+    prepared = SimpleNamespace(passage="1934 Roth", passage_entities=())
+    prediction = SimpleNamespace(decoded=Decoded("q", "1934", nbest), prepared=prepared, results=(), compared=(),
+                                 example=SimpleNamespace(windows=(), document_offset=0, question="Who?"))
+    reader = object.__new__(reader_module.Reader)
+    reader.whole_words, reader.options, reader._entities_matter = True, DecodingOptions(), False
+    result = reader.result(prediction)
+    assert [(one.text, round(one.probability, 6)) for one in result.n_best] == [("Roth", 0.6), ("1934", 0.4)]
+    assert (result.answer, result.start, result.end) == ("Roth", 5, 9)
+    reader.whole_words = False
+    assert reader.result(prediction).answer == "1934"

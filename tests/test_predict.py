@@ -227,6 +227,7 @@ def test_a_pipe_is_utf_8_and_an_answer_goes_to_any_terminal(folder, monkeypatch,
 @pytest.mark.parametrize("more, message", [
     ([], "--passage"), (["--passage", "a", "--passage_file", "b"], "--passage"),
     (["--passage_file", "absent.txt"], "absent.txt"), (["--evaluation", "eval"], "--html"),
+    (["--passage", "a b", "--html", "absent/page.html"], "there is no folder absent"),
     (["--passage", "a b", "--question", "c", "--vocab_path", "absent"], "absent"),
     (["--passage", "a b", "--question", "c", "--wordnet_path", "absent"], "absent")])
 def test_bad_input_is_named(folder, more, message):

@@ -29,7 +29,7 @@ from src.knowledge.concepts import concept_digest
 from src.knowledge.live import LiveKnowledge
 from src.KTNET import KTNET
 from src.reader.batching_twomemory import FeatureBuilder, warn_without_overlap
-from src.reader.decoding import Decoded
+from src.reader.decoding import Decoded, NBestEntry
 from src.reader.examples import EvaluationExample, Example, Mention
 from src.reader.passages import Passage, Question
 from src.reader.record_twomemory import NO_BREAK_SPACE
@@ -282,11 +282,14 @@ class Reader:
             shown[entry.text] = text
             known = candidates.get(text, Candidate(text, 0.0, start, end))      # two may be parts of the same words
             candidates[text] = dataclasses.replace(known, probability=known.probability + entry.probability)
+        ranked = sorted(candidates.values(), key=lambda candidate: -candidate.probability)
         found = candidates.get(shown.get(decoded.prediction, ""), Candidate("", 0.0, None, None))
+        if self.whole_words and found.text and not self._entities_matter:
+            found = next(candidate for candidate in ranked if candidate.text)
         entities = tuple(Entity(mention.text, mention.start, mention.end + 1)
                          for mention in prediction.prepared.passage_entities)
         return Result(prediction.example.question, found.text, found.probability, found.start, found.end,
-                      tuple(candidates.values()), entities, decoded.null_odds,
+                      tuple(ranked), entities, decoded.null_odds,
                       tuple(self._alternative(label, other) for label, other in prediction.compared))
 
     def _alternative(self, label: str, prediction: Prediction) -> Alternative:
@@ -295,7 +298,10 @@ class Reader:
         return Alternative(label, result.answer, result.probability)
 
     def case(self, prediction: Prediction) -> Case:
-        """What the viewer shows of a prediction."""
-        return make_case(prediction.example, prediction.results, self.tokenizer, self.options,
-                         compared=[Alternative(label, other.decoded.prediction, other.decoded.probability)
-                                   for label, other in prediction.compared])
+        """What the viewer shows of a prediction: the answers of :meth:`result`."""
+        case = make_case(prediction.example, prediction.results, self.tokenizer, self.options,
+                         compared=[self._alternative(label, other) for label, other in prediction.compared])
+        result = self.result(prediction)
+        nbest = tuple(NBestEntry(candidate.text, candidate.probability, 0.0, 0.0) for candidate in result.n_best)
+        decoded = dataclasses.replace(case.decoded, nbest=nbest)
+        return dataclasses.replace(case, prediction=result.answer, decoded=decoded)
