@@ -144,7 +144,7 @@ def test_times_in_words():
 def test_a_training_shows_the_given_options_and_says_what_to_type_next(trained, training_data):
     output, result = trained
     lines = result.stderr.splitlines()
-    start = lines.index(f"options that were given (all of them: {output / 'options_squad.json'}):")
+    start = lines.index(f"options, given or as the features were made (all of them: {output / 'options_squad.json'}):")
     shown = dict(line.split() for line in lines[start + 1:start + 13] if line.startswith("  ") and " " in line.strip()
                  and len(line.split()) == 2)
     assert shown["learning_rate"] == "0.003" and shown["do_val"] == "True" and "weight_decay" not in shown

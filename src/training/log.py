@@ -192,7 +192,7 @@ def open_scalars(folder: Path, steps_done: int):  # type: ignore[no-untyped-def]
 
 def log_options(options: Mapping[str, object], chosen: Collection[str], file: Path) -> None:
     """Log the flags that the user chose; a file has all of them."""
-    LOGGER.info("options that were given (all of them: %s):", file)
+    LOGGER.info("options, given or as the features were made (all of them: %s):", file)
     width = max(map(len, chosen), default=0)
     for name in sorted(chosen):
         LOGGER.info("  %s  %s", name.ljust(width), options[name])

@@ -130,10 +130,13 @@ class Trainer:
     def run(self, log: TrainingLog) -> Path:
         """Train to the stage's end; returns its last checkpoint."""
         stage = self.stage
-        LOGGER.info("stage %d: %d epochs of %d steps%s, batch %d x %d devices x %d accumulated, padded to %s word "
-                    "pieces, learning rate up to %g", stage.number, self.recipe.epoch, stage.steps_per_epoch,
-                    " with a frozen encoder" if self.recipe.freeze else "", self.settings.run.batch_size,
-                    self.devices.count, self.parts, ", ".join(map(str, stage.buckets)), self.recipe.learning_rate)
+        LOGGER.info("%s%d epochs of %d steps%s, batches of %d%s%s, padded to %s word pieces, learning rate up to %g",
+                    f"stage {stage.number} of 2: " if self.recipe.stages == "two" else "", self.recipe.epoch,
+                    stage.steps_per_epoch, " with a frozen encoder" if self.recipe.freeze else "",
+                    self.settings.run.batch_size,
+                    f" on each of {self.devices.count} devices" if self.devices.count > 1 else "",
+                    f", {self.parts} a step" if self.parts > 1 else "",
+                    ", ".join(map(str, stage.buckets)), self.recipe.learning_rate)
         for epoch in range(self.step // stage.steps_per_epoch, stage.end_epoch):
             batches = self.batches(epoch)
             end = (epoch + 1) * stage.steps_per_epoch
