@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from src.checks import need_checkpoint
 from src.inference.questions import read_passage
 from src.settings import PredictionSettings
-from src.weights.hub import with_local_models
 from utils.util import LOGGER, InputError, run_main, set_up_logging
 
 
@@ -23,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, answer or make the page of an evaluation."""
     settings = PredictionSettings.parse(argv)
     set_up_logging()
+    from src.weights.hub import with_local_models  # here, as run_main names a package that is missing
     settings = with_local_models(settings)
     need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     given = settings.question

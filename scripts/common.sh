@@ -198,7 +198,7 @@ stage_flags() {     # TASK: sets STAGE_FLAGS
         full)
             STAGE_FLAGS=(--learning_rate 3e-5)
             [[ " ${FLAGS[*]}" == *" --init_checkpoint"* ]] && return 0
-            checkpoint=$(newest "$first" "$task")
+            checkpoint=$(newest "$first" "$task") || checkpoint=""
             [[ -n $checkpoint ]] || die "STAGE=full: no KTNET_$task-*.ckpt in $first; run STAGE=freeze first," \
                 "or give its checkpoint with -- --init_checkpoint FILE"
             STAGE_FLAGS+=(--init_checkpoint "$checkpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from utils.util import LOGGER
 
 os.environ["KTNET_GRAPH_CACHE"] = "off"                   # nothing of the user's is read or written
 os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # products in float32, by --compute_type auto too
+signal.signal(signal.SIGHUP, signal.SIG_DFL)              # nohup ignores it, and so would all that tests start
 # Files that start many processes, compile C++ or many networks; single slow tests bear the marker themselves.
 SLOW_FILES = {"test_launchers.py", "test_infer_harness.py", "test_quickstart.py", "test_interrupt.py", "test_guard.py",
               "test_get_data.py", "test_cpu_ops.py", "test_export.py", "test_third_memory.py"}

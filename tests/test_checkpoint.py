@@ -233,13 +233,13 @@ def test_evaluating_the_older_port_says_so_in_one_line(data, checkpoint, tmp_pat
     assert (tmp_path / "eval" / "predictions.json").is_file()
 
 
-def test_a_checkpoint_as_safetensors_and_as_a_folder_is_the_same_network(data, trained, tmp_path):
+def test_a_checkpoint_as_safetensors_and_as_a_folder_is_the_same_network(data, checkpoint, tmp_path):
     """Evaluated, exported, trained on, resumed: what is written in one format is read as what is in the other."""
     copy, folder = tmp_path / "KTNET_squad-1_1.safetensors", tmp_path / "model"
-    write_checkpoint(copy, read_checkpoint(trained))
-    shutil.copy(config_path(trained), config_path(copy))
-    for number, checkpoint in enumerate((trained, copy)):
-        evaluate(data, checkpoint, tmp_path / str(number))
+    write_checkpoint(copy, read_checkpoint(checkpoint))
+    shutil.copy(config_path(checkpoint), config_path(copy))
+    for number, path in enumerate((checkpoint, copy)):
+        evaluate(data, path, tmp_path / str(number))
     assert (tmp_path / "0" / "nbest_predictions.json").read_bytes() == (
         tmp_path / "1" / "nbest_predictions.json").read_bytes()
     make_wordnet(tmp_path / "wordnet")

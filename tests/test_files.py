@@ -156,7 +156,8 @@ def test_no_reader_ends_in_a_traceback(tmp_path):
     rng, known = random.Random(5), seeds()
     for name in READERS:
         ends = {try_reader(name, make_input(rng, known[name]), tmp_path) for _ in range(60)}
-        expected = {"read"} if name == "tag_cache" else {"read", "refused"}     # damaged lines of a cache are skipped
+        skips = name in ("tag_cache", "metrics")          # damaged lines
+        expected = {"read"} if skips else {"read", "refused"}
         assert ends == expected, name
 
 

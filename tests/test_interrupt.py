@@ -70,7 +70,7 @@ def test_python_code_may_clean_up(tmp_path: Path) -> None:
 
 
 def test_a_training_in_a_step(training_data: DataFolder, tmp_path: Path) -> None:
-    flags = small_training.flags(training_data, tmp_path / "output", epoch=1000)
+    flags = small_training.flags(training_data, tmp_path / "output", epoch=1000, log_steps=1)
     code, said = interrupt([sys.executable, "run_KTNET_squad.py", *flags], "epoch: 1 step: 2")
     assert code == 130 and said[-1] == "interrupted"
     assert all(line.startswith(("epoch:", "saved")) for line in said[:-1])

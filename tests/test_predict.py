@@ -173,6 +173,8 @@ def test_compiled_graphs_are_kept_apart(folder, tmp_path, monkeypatch, caplog):
     from src.inference import Reader
     from src.inference.graph_cache import cache_folder
 
+    monkeypatch.setattr(sys, "argv", [__file__])       # a worker of pytest-xdist has none that is a file
+
     def answer(**values):
         flags = {"load_checkpoint_path": folder.root / "KTNET_squad-1_1.ckpt", "data_url": folder.root, "ner": "none",
                  "device_target": "CPU", **values}

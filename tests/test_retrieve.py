@@ -441,6 +441,7 @@ def test_a_local_server_is_asked_whatever_proxies_the_environment_names(corenlp,
 
 
 def test_long_texts_are_tagged_in_parts(corenlp, monkeypatch):
+    pytest.importorskip("requests", reason="NLTK's client of CoreNLP needs requests")
     monkeypatch.setattr(entities, "MOST_CHARACTERS", 20)
     text = "Mark met Twain. Mark and some others left.\n" * 3 + "x" * 50
     (found,) = entities.CoreNLPTagger(corenlp).tag([text])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -53,7 +54,7 @@ class GraphCache:
     @contextmanager
     def of(self, arguments: Sequence[Tensor]) -> Iterator[None]:
         """What is compiled in this block for these arguments is kept, or was."""
-        if self.folder is None:
+        if self.folder is None or not os.path.isfile(sys.argv[0]):      # MindSpore reads the script: not with python -c
             yield
             return
         shapes = json.dumps([[list(value.shape), str(value.dtype)] for value in arguments])
