@@ -543,8 +543,8 @@ def process_of_rank(root: Path, rank: int) -> int:
 def test_a_killed_process_ends_the_run(launchers: Launchers, data: Path) -> None:
     launcher = subprocess.Popen(
         ["bash", str(launchers.root / "scripts" / "run_squad_twomemory_distribute_gpu.sh"), str(data), "2", "--",
-         "--epoch", "1000", "--batch_size", "4", "--buckets", "1"], cwd=launchers.caller, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, env=launchers.environment(PYTHON=sys.executable))
+         "--epoch", "1000", "--batch_size", "4", "--buckets", "1", "--log_steps", "1"], cwd=launchers.caller,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=launchers.environment(PYTHON=sys.executable))
     workers = launchers.root / "train_parallel_squad" / "train_squad_workers"
     log = workers / "worker_1.log"
     wait_until(lambda: log.is_file() and "epoch: 1 step: 3, loss is" in log.read_text(), 240)

@@ -173,7 +173,7 @@ def test_compiled_graphs_are_kept_apart(folder, tmp_path, monkeypatch, caplog):
     from src.inference import Reader
     from src.inference.graph_cache import cache_folder
 
-    monkeypatch.setattr(sys, "argv", [__file__])       # a worker of pytest-xdist has none that is a file
+    monkeypatch.setattr("mindspore.graph.api.entry_script_path", __file__)    # a worker of pytest-xdist has no file
 
     def answer(**values):
         flags = {"load_checkpoint_path": folder.root / "KTNET_squad-1_1.ckpt", "data_url": folder.root, "ner": "none",

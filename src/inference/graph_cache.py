@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import mindspore as ms
 from mindspore import Tensor, nn
+from mindspore.graph import api
 
 from src.config import KTNetConfig
 from src.cpu import kernels
@@ -54,7 +54,7 @@ class GraphCache:
     @contextmanager
     def of(self, arguments: Sequence[Tensor]) -> Iterator[None]:
         """What is compiled in this block for these arguments is kept, or was."""
-        if self.folder is None or not os.path.isfile(sys.argv[0]):      # MindSpore reads the script: not with python -c
+        if self.folder is None or not os.path.isfile(api.entry_script_path or ""):      # which MindSpore reads
             yield
             return
         shapes = json.dumps([[list(value.shape), str(value.dtype)] for value in arguments])
