@@ -15,7 +15,8 @@ from utils.util import LOGGER
 
 os.environ["KTNET_GRAPH_CACHE"] = "off"                   # nothing of the user's is read or written
 os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # products in float32, by --compute_type auto too
-signal.signal(signal.SIGHUP, signal.SIG_DFL)              # nohup ignores it, and so would all that tests start
+signal.signal(signal.SIGHUP, signal.SIG_DFL)              # nohup and a shell's & ignore these two, and so would
+signal.signal(signal.SIGINT, signal.default_int_handler)  # everything that a test starts
 # Files that start many processes, compile C++ or many networks; single slow tests bear the marker themselves.
 SLOW_FILES = {"test_launchers.py", "test_infer_harness.py", "test_quickstart.py", "test_interrupt.py", "test_guard.py",
               "test_get_data.py", "test_cpu_ops.py", "test_export.py", "test_third_memory.py"}
