@@ -67,7 +67,7 @@ LISTED = {
     r"python run_KTNET_squad\.py .*DATA": "hours; its flags are parsed here",
     r"python -m benchmarks\.": "minutes of measuring",
     r"python (retrieve|data_convert|run_KTNET_squad|run_KTNET_squad_eval|predict)\.py .*--kb_config":
-        "a knowledge base of one's own; tests/test_third_memory.py",
+        "your own knowledge base; tests/test_third_memory.py",
     r"python (retrieve|data_convert|run_KTNET_squad)\.py .*(--shard|-of-4)":
         "parts of a data set; tests/test_shards.py",
     r"python (export|predict)\.py (--file_format FOLDER|--model )": "a model folder; tests/test_model_folder.py",

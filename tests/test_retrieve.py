@@ -747,7 +747,7 @@ def test_the_suffix_rule_comes_before_the_filter_by_vectors():
     assert categories(names[:1], beliefs, ["card"]) == [["card"]]
 
 
-# --- a knowledge base of one's own ---------------------------------------------------------------------------------
+# --- your own knowledge base ---------------------------------------------------------------------------------------
 
 
 def test_a_third_knowledge_base_reaches_the_word_pieces(folder):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A knowledge base of one's own, all the way: map -> retrieval -> features -> training -> evaluation -> a question."""
+"""Your own knowledge base, all the way: map -> retrieval -> features -> training -> evaluation -> a question."""
 from __future__ import annotations
 
 import dataclasses

