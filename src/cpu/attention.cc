@@ -154,7 +154,8 @@ void attention_gradient(const Call& call) {
         write_gradient(inputs, by_query, rows, outputs + inputs.offset(0, unit, first), sums.data() + unit * width);
       }
       write_gradient(inputs, by_key, length, outputs + inputs.offset(1, unit, 0), sums.data() + (units + unit) * width);
-      write_gradient(inputs, by_value, length, outputs + inputs.offset(2, unit, 0), sums.data() + (2 * units + unit) * width);
+      write_gradient(inputs, by_value, length, outputs + inputs.offset(2, unit, 0),
+                     sums.data() + (2 * units + unit) * width);
     }
   }
   add_up_biases(inputs, sums, call, 10);

@@ -37,8 +37,8 @@ class Scratch {
 };
 
 // What attention and its gradient take first: q, k, v side by side without bias [T, 3 * N * A], their biases [N * A],
-// the keys' mask [B, S], scale [N] (the same for all heads), pool [P, S], picked [B * N * S] or [1]. Rows and columns of
-// matrices are padded to multiples of `padding`.
+// the keys' mask [B, S], scale [N] (the same for all heads), pool [P, S], picked [B * N * S] or [1]. Rows and columns
+// of matrices are padded to multiples of `padding`.
 struct AttentionInputs {
   AttentionInputs(const Call& call, int64_t padding)
       : batch(call.size(4, 0)),
@@ -144,8 +144,8 @@ struct AttentionInputs {
   const int64_t keys, columns;  // padded length and width
 };
 
-// Adds the gradients by the biases of q, k and v up over the samples, from sums [3, units, A] to the outputs [N * A] of a
-// call from `place` on.
+// Adds the gradients by the biases of q, k and v up over the samples, from sums [3, units, A] to the outputs [N * A] of
+// a call from `place` on.
 inline void add_up_biases(const AttentionInputs& inputs, const std::vector<float>& sums, const Call& call, int place) {
   for (int which = 0; which < 3; ++which) {
     float* total = call.at(place + which);
@@ -159,7 +159,8 @@ inline void add_up_biases(const AttentionInputs& inputs, const std::vector<float
 
 }  // namespace
 
-// Of attention_bfloat16.cc, with products whose inputs are rounded to bfloat16. False: not wanted, or not possible here.
+// Of attention_bfloat16.cc, with products whose inputs are rounded to bfloat16. False: not wanted, or not possible
+// here.
 bool attention_in_bfloat16(const Call& call);
 bool attention_gradient_in_bfloat16(const Call& call);
 

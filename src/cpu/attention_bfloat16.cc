@@ -11,8 +11,8 @@
 
 namespace {
 
-constexpr int64_t kUnit = 32;       // rows and columns of matrices are padded to multiples of this
-constexpr int64_t kTile = 16;       // rows and columns of float32 in a tile
+constexpr int64_t kUnit = 32;  // rows and columns of matrices are padded to multiples of this
+constexpr int64_t kTile = 16;  // rows and columns of float32 in a tile
 constexpr int kRequestPermission = 0x1023, kTileData = 18;  // of arch_prctl, for this process
 
 // Whether products are to be rounded, and this process may use the matrix unit.
@@ -152,8 +152,8 @@ void attend(const Call& call) {
   }
 }
 
-// Writes a head's gradient to its place in [T, 3 * N * A], and adds its rows to `sums` [A]. The gradient's element (row, i)
-// lies at [row * row_step + i * step].
+// Writes a head's gradient to its place in [T, 3 * N * A], and adds its rows to `sums` [A]. The gradient's element
+// (row, i) lies at [row * row_step + i * step].
 void write_gradient(const AttentionInputs& inputs, const float* gradient, int64_t row_step, int64_t step, int64_t rows,
                     float* target, float* sums) {
   for (int64_t row = 0; row < rows; ++row, target += 3 * inputs.all) {
@@ -181,7 +181,7 @@ void differentiate(const Call& call) {
     float *by_query = scratch.take(kBlockOfRows, columns), *by_context = scratch.take(kBlockOfRows, columns);
     float *weights = scratch.take(kBlockOfRows, keys), *by_weights = scratch.take(kBlockOfRows, keys);
     Pair *key_transposed = scratch.take<Pair>(columns / 2, keys), *key = scratch.take<Pair>(keys / 2, columns);
-    Pair *value_transposed = scratch.take<Pair>(columns / 2, keys);
+    Pair* value_transposed = scratch.take<Pair>(columns / 2, keys);
     Pair *d = scratch.take<Pair>(kBlockOfRows / 2, keys), *ds_pairs = scratch.take<Pair>(kBlockOfRows / 2, keys);
     Number *ds = scratch.take<Number>(kBlockOfRows, keys), *left = scratch.take<Number>(kBlockOfRows, columns);
 #pragma omp for schedule(dynamic)
@@ -221,8 +221,10 @@ void differentiate(const Call& call) {
         write_gradient(inputs, by_query, columns, 1, rows, outputs + inputs.offset(0, unit, first),
                        sums.data() + unit * width);
       }
-      write_gradient(inputs, by_key, 1, keys, length, outputs + inputs.offset(1, unit, 0), sums.data() + (units + unit) * width);
-      write_gradient(inputs, by_value, 1, keys, length, outputs + inputs.offset(2, unit, 0), sums.data() + (2 * units + unit) * width);
+      write_gradient(inputs, by_key, 1, keys, length, outputs + inputs.offset(1, unit, 0),
+                     sums.data() + (units + unit) * width);
+      write_gradient(inputs, by_value, 1, keys, length, outputs + inputs.offset(2, unit, 0),
+                     sums.data() + (2 * units + unit) * width);
     }
   }
   add_up_biases(inputs, sums, call, 10);

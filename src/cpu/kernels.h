@@ -90,7 +90,7 @@ void for_rows_with_sums(int64_t rows, int64_t width, float* const (&totals)[SUMS
 
 // Exports a kernel under its name with MindSpore's signature: number of tensors, tensors, ranks, shapes, types, two
 // more.
-#define EXPORT_KERNEL(NAME, KERNEL)                                                                             \
+#define EXPORT_KERNEL(NAME, KERNEL)                                                                          \
   extern "C" int NAME(int count, void** tensors, int* ranks, int64_t** shapes, const char**, void*, void*) { \
     KERNEL(Call{count, tensors, ranks, shapes});                                                             \
     return 0;                                                                                                \
