@@ -311,8 +311,8 @@ def test_what_is_missing_is_said_once_and_left_out(folder, tmp_path, caplog, mon
     shutil.copytree(folder.root / "nltk", root / "nltk")
     monkeypatch.setattr(live.LOGGER, "propagate", True)
     knowledge = live.LiveKnowledge(DataFolder(root), KNOWLEDGE_BASES)
-    assert "promoted_beliefs.tsv" in caplog.text and knowledge.tag("Paris") == ()
+    assert "promoted_beliefs.tsv" in caplog.text and knowledge.tag(["Paris"]) == [()]
     caplog.clear()
     monkeypatch.setattr(live, "SpacyTagger", no_model)
     knowledge = live.LiveKnowledge(folder, KNOWLEDGE_BASES)
-    assert "the model is not installed" in caplog.text and knowledge.tag("Paris") == ()
+    assert "the model is not installed" in caplog.text and knowledge.tag(["Paris"]) == [()]

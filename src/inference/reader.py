@@ -195,6 +195,8 @@ class Reader:
         Raises:
             InputError: a passage or a question has no words.
         """
+        questions = list(questions)
+        self._mentions = self._tag(text for pair in questions for text in (pair[:1] if self._entities_matter else pair))
         prepared = [self.prepare(passage, question) for passage, question in questions]
         found = dict(self.runner.run_many([feature for one in prepared for feature in one.features], batch_size))
         return [self.result(self.finish(one, [found[window.unique_id] for window in one.example.windows]))
@@ -229,12 +231,14 @@ class Reader:
         Raises:
             InputError: the passage or the question has no words.
         """
-        if self._entities_matter:
-            passage, question = (text.replace(NO_BREAK_SPACE, " ") for text in (passage, question))
+        passage, question = self._plain(passage), self._plain(question)
         if passage_entities is None:
-            passage_entities = self._tag(passage)
+            if passage not in self._mentions:
+                self._mentions = self._tag([passage])
+            passage_entities = self._mentions[passage]
         if question_entities is None:
-            question_entities = () if self._entities_matter else self.knowledge.tag(question)
+            known = self._mentions if question in self._mentions or self._entities_matter else self._tag([question])
+            question_entities = known.get(question, ())
         identity = f"q{self._builder.tally.questions + 1}"
         records = self.knowledge.records(Passage(passage, tuple(passage_entities), (
             Question(identity, question, tuple(question_entities)),)))
@@ -251,11 +255,14 @@ class Reader:
             raise InputError(f"no words in the {'question' if features else 'passage'}; give some text")
         return Prepared(passage, entry, features, tuple(passage_entities), tuple(question_entities))
 
-    def _tag(self, passage: str) -> tuple[Mention, ...]:
-        """The entities of a passage; the last one's are remembered."""
-        if passage not in self._mentions:
-            self._mentions = {passage: self.knowledge.tag(passage)}
-        return self._mentions[passage]
+    def _plain(self, text: str) -> str:
+        """A text as its data set's reader gives it."""
+        return text.replace(NO_BREAK_SPACE, " ") if self._entities_matter else text
+
+    def _tag(self, texts: Iterable[str]) -> dict[str, tuple[Mention, ...]]:
+        """The entities of each text; tagging many at once is faster."""
+        different = list(dict.fromkeys(map(self._plain, texts)))
+        return dict(zip(different, self.knowledge.tag(different), strict=True))
 
     def finish(self, prepared: Prepared, results: Sequence[WindowResult]) -> Prediction:
         """Decode what the network gave for a question's windows."""

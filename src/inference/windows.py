@@ -19,6 +19,7 @@ from utils.progress import Progress
 from utils.util import LOGGER, InputError
 
 SHORT_LENGTHS = (128, 256)      # besides max_seq_len; each is compiled when a feature first needs it
+BATCH_STEP = 64                 # batches are padded to multiples of this many word pieces
 UNIQUE_ID = DEV_LABELS[0].name
 
 
@@ -58,26 +59,38 @@ class WindowRunner:
 
     def run_many(self, features: Sequence[Sequence[np.ndarray]], batch_size: int,
                  off: Collection[str] = ()) -> Iterator[tuple[int, WindowResult]]:
-        """Many features, in batches of equal length: unique id and result of each, in no particular order.
+        """Many features, in batches of similar length: unique id and result of each, in no particular order.
 
-        A last batch that is not full is filled up with copies, so that every length is compiled once.
+        Features that do not fill a batch wait for longer ones; the last batch is filled up with copies. So each length
+        is compiled for one batch size.
         """
         by_length: dict[int, list[Sequence[np.ndarray]]] = {}
-        for stored in sorted(features, key=lambda stored: self._expanders[0].length(stored[0])):
-            by_length.setdefault(self._expander(stored), []).append(stored)
-        for number, group in by_length.items():
-            expander = self._expanders[number]
-            for first in range(0, len(group), batch_size):
-                batch = group[first:first + batch_size]
+        for stored in sorted(features, key=self._pieces):
+            by_length.setdefault(self._padded(stored), []).append(stored)
+        waiting: list[Sequence[np.ndarray]] = []
+        for length, group in by_length.items():
+            waiting += group
+            while len(waiting) >= batch_size or (waiting and length == max(by_length)):
+                batch, waiting = waiting[:batch_size], waiting[batch_size:]
+                expander = FeatureExpander(self._memories, "dev", length)
                 rows = [expander(*stored) for stored in batch]
                 rows += rows[:1] * (batch_size - len(batch))
                 columns = {name: np.stack(column) for name, column in
                            zip(expander.column_names, zip(*rows, strict=True), strict=True)}
                 yield from self._run_batch(columns, len(batch), off)
 
+    def _pieces(self, stored: Sequence[np.ndarray]) -> int:
+        """Word pieces of a feature."""
+        return self._expanders[0].length(stored[0])
+
+    def _padded(self, stored: Sequence[np.ndarray]) -> int:
+        """The length that a feature is padded to in a batch."""
+        longest = self.lengths[-1]
+        return longest if self._full_length else min(longest, -(-self._pieces(stored) // BATCH_STEP) * BATCH_STEP)
+
     def _expander(self, stored: Sequence[np.ndarray]) -> int:
         """Number of the shortest length that a feature fits into."""
-        pieces = self._expanders[0].length(stored[0])
+        pieces = self._pieces(stored)
         return next((number for number, length in enumerate(self.lengths) if pieces <= length), len(self.lengths) - 1)
 
     def run_file(self, data_file: Path, wanted: Mapping[int, object],
@@ -112,7 +125,6 @@ class WindowRunner:
             concepts = tuple(columns[memory.column][row, :length, :, 0] for memory in self._memories)
             yield int(columns[UNIQUE_ID][row].item()), WindowResult(
                 logits[0], logits[1], concepts, tuple(weights[row, :length] for weights in arrays[1:]))
-
 
     def _prepare(self, inputs: Sequence[Tensor]) -> None:
         """Compile for the shape of these features [B, S], or load what was compiled for it earlier."""

@@ -130,9 +130,9 @@ class LiveKnowledge:
         """What a concept means, if it is a synset and WordNet is open anyway; else ""."""
         return self._wordnet.gloss(name) if self._wordnet else ""
 
-    def tag(self, text: str) -> tuple[Mention, ...]:
-        """The named entities of a text."""
-        return tuple(next(iter(self._tagger.tag([text])))) if self._tagger else ()
+    def tag(self, texts: Sequence[str]) -> list[tuple[Mention, ...]]:
+        """The named entities of each text."""
+        return [tuple(found) for found in self._tagger.tag(texts)] if self._tagger else [()] * len(texts)
 
     def records(self, passage: Passage) -> list[Mapping[str, Any] | None]:
         """For each knowledge base the retrieved record of the passage's one question, if it goes by entities."""
