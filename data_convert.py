@@ -2,13 +2,18 @@
 """Convert SQuAD and ReCoRD, with what the knowledge bases say about them, into MindRecord files."""
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parent}/utils/start.py", {"SCRIPT": __file__})
+
 from collections.abc import Sequence
 
 from src.config import SPLITS, DataFolder, TaskConfig
 from src.conversion import Conversion
 from src.data_convert import convert_all
 from src.settings import ConversionSettings
-from utils.util import run_main, set_up_logging
+from utils.util import set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +37,3 @@ def choose_conversion(task: TaskConfig, split: str, settings: ConversionSettings
         # Converting "all", the flag is for SQuAD; asked for ReCoRD alone, its reader refuses it.
         version_2=features.version_2_with_negative and (task.has_unanswerable
                                                         or settings.conversion.dataset == task.name))
-
-
-if __name__ == "__main__":
-    run_main(main)

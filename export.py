@@ -2,13 +2,18 @@
 """Export a KT-NET checkpoint as MindIR, ONNX or AIR."""
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parent}/utils/start.py", {"SCRIPT": __file__})
+
 from collections.abc import Sequence
 
 from src.checks import need_checkpoint
 from src.settings import ExportSettings
 from src.weights.hub import with_local_models
 from utils.device import set_up_device
-from utils.util import run_main, set_up_logging
+from utils.util import set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +26,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
     print(export_checkpoint(settings.with_flags(device_target=devices.target)))
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -2,12 +2,17 @@
 """Turn the inference harness's results into predictions.json, nbest_predictions.json and eval_result.json."""
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parent}/utils/start.py", {"SCRIPT": __file__})
+
 import json
 from collections.abc import Sequence
 
 from src.export.postprocess import postprocess
 from src.settings import PostprocessSettings
-from utils.util import run_main, set_up_logging
+from utils.util import set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,7 +24,3 @@ def main(argv: Sequence[str] | None = None) -> None:
                          results.result_path, results.output_path, settings.decoding.save_logits,
                          ignore_padding=results.ignore_padding, **settings.decoding.choices())
     print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -9,20 +9,25 @@ Without --question, questions are read from standard input, one per line; at a t
 """
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parent}/utils/start.py", {"SCRIPT": __file__})
+
 import os
 from collections.abc import Sequence
 
 from src.checks import need_checkpoint
 from src.inference.questions import read_passage
 from src.settings import PredictionSettings
-from utils.util import LOGGER, InputError, run_main, set_up_logging
+from src.weights.hub import with_local_models
+from utils.util import LOGGER, InputError, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, answer or make the page of an evaluation."""
     settings = PredictionSettings.parse(argv)
     set_up_logging()
-    from src.weights.hub import with_local_models  # here, as run_main names a package that is missing
     settings = with_local_models(settings)
     need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     given = settings.question
@@ -45,7 +50,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         from src.inference.predict import run_prediction
         run_prediction(settings, passage)
-
-
-if __name__ == "__main__":
-    run_main(main)

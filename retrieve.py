@@ -6,12 +6,17 @@ Example:
 """
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parent}/utils/start.py", {"SCRIPT": __file__})
+
 from collections.abc import Sequence
 
 from src.config import KNOWLEDGE_BASES, DataFolder
 from src.knowledge.steps import STEPS, Options, Retrieval
 from src.settings import RetrievalSettings, knowledge_bases
-from utils.util import run_main, set_up_logging
+from utils.util import set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,7 +34,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     for task in folder.tasks(settings.dataset):
         for step in STEPS if settings.step == "all" else (settings.step,):
             retrieval.run(step, task)
-
-
-if __name__ == "__main__":
-    run_main(main)

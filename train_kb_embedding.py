@@ -6,6 +6,11 @@ Example:
 """
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parent}/utils/start.py", {"SCRIPT": __file__})
+
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,7 +20,7 @@ from src.knowledge.concepts import write_concept_vectors
 from src.knowledge.triples import Graph, number_triples, rank_test_set, read_triples
 from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.settings import EmbeddingSettings
-from utils.util import LOGGER, InputError, run_main, set_up_logging, write_json
+from utils.util import LOGGER, InputError, set_up_logging, write_json
 
 HELD_BACK = ("test", "valid")      # files of triples that are not learned
 
@@ -70,7 +75,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         ranking = rank_test_set(graph, entities, relations)
         LOGGER.info("%s", ranking)
         write_json(settings.output.with_suffix(".metrics.json"), vars(ranking))
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -11,21 +11,19 @@ vocabulary are put beside the checkpoint; a KT-NET gets the JSON file with its s
 """
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parents[1]}/utils/start.py", {"SCRIPT": __file__})
+
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__" and not __package__:
-    # Started by its path, Python looks for modules in src, where the project's own packages are not but names like
-    # "config" would hide other people's: look in the repository's root instead.
-    _HERE = Path(__file__).resolve().parent
-    sys.path[:] = [str(_HERE.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _HERE)]
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from src.config import (  # noqa: E402
+from src.config import (
     KB_PAD_MULTIPLE,
     KNOWLEDGE_BASES,
     MAX_SEQ_LEN,
@@ -33,19 +31,19 @@ from src.config import (  # noqa: E402
     BertConfig,
     DataFolder,
 )
-from src.knowledge.concepts import concept_digest, read_concept_vectors  # noqa: E402
-from src.settings import EncoderSettings  # noqa: E402
-from src.weights.authors import AuthorsHead  # noqa: E402
-from src.weights.names import NameRule, name_rules  # noqa: E402
-from src.weights.sources import (  # noqa: E402
+from src.knowledge.concepts import concept_digest, read_concept_vectors
+from src.settings import EncoderSettings
+from src.weights.authors import AuthorsHead
+from src.weights.names import NameRule, name_rules
+from src.weights.sources import (
     OUR_ENCODER,
     EncoderSource,
     PaddleFolder,
     check_finite,
     open_source,
 )
-from utils.progress import follow  # noqa: E402
-from utils.util import LOGGER, InputError, atomic_path, run_main, set_up_logging, text_digest  # noqa: E402
+from utils.progress import follow
+from utils.util import LOGGER, InputError, atomic_path, set_up_logging, text_digest
 
 # Fields of the configuration that do not change what the encoder computes.
 TRAINING_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
@@ -258,7 +256,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         convert_ktnet(source, data, dataset, output)
     else:
         convert_encoder(source, settings.output or data.bert() / OUR_ENCODER)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -123,11 +123,19 @@ def _verified(settings: S, split: str, target: Path) -> tuple[S, dict[str, Any]]
     """As :func:`prepare_features`, for one file that is there."""
     manifest = open_converted(target)
     settings = as_converted(settings, manifest["settings"], target)
-    vocabulary = settings.data.vocab_path
+    check_vocabulary(settings.data.vocab_path, target, manifest)
+    return settings, bring_up_to_date(planned_conversion(settings, split, target, manifest), manifest)
+
+
+def check_vocabulary(vocabulary: Path, target: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse another vocabulary than the one that features were converted with; one that is not there is not missed.
+
+    Raises:
+        InputError: it is another.
+    """
     if vocabulary.is_file() and text_digest(vocabulary) != manifest["vocab_md5"]:
         raise InputError(f"--vocab_path {vocabulary}: {target} was converted with another vocabulary; give that one or "
                          "run data_convert.py again")
-    return settings, bring_up_to_date(planned_conversion(settings, split, target, manifest), manifest)
 
 
 def convert_only(settings: TrainingSettings) -> None:

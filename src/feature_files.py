@@ -26,7 +26,7 @@ from src.reader.storage import (
     stored_schema,
 )
 from utils.progress import Progress
-from utils.util import LOGGER, InputError, file_digest, lock_folder, usual_mode, write_json
+from utils.util import LOGGER, InputError, file_digest, lock_folder, mode_for, write_json
 
 PUBLISHING = "publishing"    # in the temporary folder: from here on files without a manifest are this program's own
 BLOCK_BYTES = 1 << 20        # header and smallest page of a MindRecord file: room for millions of features
@@ -153,8 +153,8 @@ def publish(written: ConvertedFiles, files: ConvertedFiles, manifest: Mapping[st
     whole = {**manifest, "files": {target.name: source.stat().st_size for source, target in pairs},
              "md5": {target.name: file_digest(source) for source, target in pairs}}
     whole["manifest_sha256"] = manifest_digest(whole)
-    for source, _ in pairs:
-        os.chmod(source, usual_mode())
+    for source, target in pairs:
+        os.chmod(source, mode_for(target))
         with open(source, "rb") as data:
             os.fsync(data.fileno())
     marker = written.mindrecord.with_name(PUBLISHING)

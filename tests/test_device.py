@@ -68,3 +68,19 @@ def test_hosts_that_are_no_number_count_as_one(monkeypatch, hosts, here):
         monkeypatch.setenv("NNODES", hosts)
     settings = TrainingSettings.parse(["--is_distribute", "True", "--device_num", "8"], SQUAD)
     assert devices_here(settings) == here
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({}, r"no other process to join \(it cannot be built\); start the run with msrun"),
+    ({"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "4", "MS_SCHED_HOST": "10.0.0.1", "MS_SCHED_PORT": "8118"},
+     r"the 4 processes of the run did not all meet at 10.0.0.1:8118 within \d+ s \(it cannot be built\); look for")])
+def test_processes_that_do_not_meet(monkeypatch, values, said):
+    monkeypatch.delenv("MS_ROLE", raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+    def connect():
+        raise RuntimeError("it cannot be built. You can grep your logs:\n1. reason")
+
+    with pytest.raises(InputError, match=f"--is_distribute True: {said}"):
+        device.join_processes(connect)

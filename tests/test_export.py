@@ -126,10 +126,14 @@ def test_files_can_be_replaced_and_nothing_else_is_left(tiny):
 
 @needs_torch
 def test_batch_length_name_and_raw_weights_from_flags(tiny, tmp_path):
-    checkpoint = tiny[0]
-    written, = run_export(checkpoint, tmp_path, "ONNX", "--batch_size", "2", "--max_seq_len", "24", "--file_name",
-                          "other", "--use_ema", "False")
-    assert written.name == "other.onnx"
+    """Over a link to a private file: the link stays, and the file is as private as before."""
+    checkpoint, real = tiny[0], tmp_path / "real"
+    real.touch(mode=0o600)
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "other.onnx").symlink_to(real)
+    written, = run_export(checkpoint, tmp_path / "onnx", "ONNX", "--batch_size", "2", "--max_seq_len", "24",
+                          "--file_name", "other", "--use_ema", "False")
+    assert written.name == "other.onnx" and written.is_symlink() and stat.S_IMODE(real.stat().st_mode) == 0o600
     shorter = dataclasses.replace(TINY, max_seq_len=24)
     inputs = features(shorter, 2)
     raw = {name: value.asnumpy() for name, value in ms.load_checkpoint(str(checkpoint)).items()}

@@ -248,6 +248,9 @@ def test_converted_files_get_the_usual_mode(tmp_path):
     written = [path for path in conversion.target.parent.iterdir() if "train." in path.name]
     assert {stat.S_IMODE(path.stat().st_mode) for path in written} >= {0o640}
     assert stat.S_IMODE(conversion.target.stat().st_mode) == 0o640
+    conversion.target.chmod(0o600)
+    convert(conversion, num_workers=1, force=True)
+    assert stat.S_IMODE(conversion.target.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("write", [

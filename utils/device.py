@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,12 +170,7 @@ def set_up_device(wanted: str, device_id: int = 0, device_num: int | None = None
     if not distributed:
         return Devices(target=target)
     from mindspore import communication
-    try:
-        communication.init()
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"--is_distribute True: no other process to join ({reason}); start the run with msrun, mpirun "
-                         "or a rank table, as scripts/run_*_distribute*.sh do") from None
+    join_processes(communication.init)
     devices = Devices(communication.get_rank(), communication.get_group_size(), local_rank(), target)
     if device_num != devices.count:
         raise InputError(f"--device_num {device_num}: {devices.count} processes were started; give that number")
@@ -182,6 +178,27 @@ def set_up_device(wanted: str, device_id: int = 0, device_num: int | None = None
                                  device_num=devices.count)
     os.environ.setdefault("RANK_ID", str(devices.rank))
     return devices
+
+
+def join_processes(connect: Callable[[], None]) -> None:
+    """Connect the processes of a distributed run; msrun has put where they meet into the environment.
+
+    Raises:
+        InputError: they did not meet, or this is the only one.
+    """
+    start = time.monotonic()
+    try:
+        connect()
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0].partition(". ")[0]
+        place = f"{os.environ.get('MS_SCHED_HOST')}:{os.environ.get('MS_SCHED_PORT')}"
+        if "MS_ROLE" not in os.environ:
+            raise InputError(f"--is_distribute True: no other process to join ({reason}); start the run with msrun, "
+                             "mpirun or a rank table, as scripts/run_*_distribute*.sh do") from None
+        raise InputError(f"--is_distribute True: the {os.environ.get('MS_WORKER_NUM')} processes of the run did not "
+                         f"all meet at {place} within {time.monotonic() - start:.0f} s ({reason}); look for the first "
+                         "error in the logs of the others; several hosts need the same MASTER_ADDR and MASTER_PORT, "
+                         "which no firewall may close") from None
 
 
 class CompiledLengths:

@@ -7,12 +7,17 @@ prints rank and device of every process of one host, for the launchers.
 """
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parents[1]}/utils/start.py", {"SCRIPT": __file__})
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.args import OneLineParser, non_negative_int, positive_int
-from utils.util import InputError, read_json, run_main
+from utils.util import InputError, read_json
 
 LARGEST = 1 << 20       # of a rank or device number
 
@@ -68,7 +73,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     for rank, device in read_rank_table(options.file, options.node_rank, options.nodes):
         print(rank, device)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -41,7 +41,7 @@ def run_main(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] |
         handle_interrupts()
     try:
         main(argv)
-    except (InputError, OSError, ModuleNotFoundError, MemoryError) as error:      # OSError: a file, a full disk
+    except (InputError, OSError, ImportError, MemoryError) as error:      # OSError: a file, a full disk
         if os.environ.get("KTNET_DEBUG") == "1":
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
@@ -53,9 +53,10 @@ def run_main(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] |
 
 def explain(error: BaseException) -> str:
     """The error in one line, with what to do where the error itself does not say it."""
-    if isinstance(error, ModuleNotFoundError):
-        return (f"{error}: not installed for {sys.executable}; scripts/quickstart.sh makes .venv with everything: "
-                "start this with .venv/bin/python")
+    if isinstance(error, ImportError):
+        state = "not installed" if isinstance(error, ModuleNotFoundError) else "cannot be loaded"
+        return (f"{describe(error)[:300]}: {state} for {sys.executable}; scripts/quickstart.sh makes .venv with "
+                "everything: start this with .venv/bin/python")
     if isinstance(error, MemoryError):
         return (f"out of memory ({describe(error) or 'no more to be had'}); a smaller --batch_size and a shorter "
                 "--max_seq_len need less")
@@ -196,7 +197,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     replaced = not _is_special(target)
     folder = target.parent if replaced else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    mode = stat.S_IMODE(target.stat().st_mode) if replaced and target.exists() else usual_mode()
+    mode = mode_for(target)
     temporary = folder / f".{target.name}.{secrets.token_hex(4)}.part"
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
@@ -215,6 +216,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def mode_for(path: Path) -> int:
+    """The mode of the file that a new one is to replace, or, if there is none, the usual one."""
+    return stat.S_IMODE(path.stat().st_mode) if path.is_file() else usual_mode()
 
 
 def usual_mode(wanted: int = 0o666) -> int:
@@ -310,6 +316,11 @@ def file_digest(path: Path | str, algorithm: str = "md5") -> str:
             for block in iter(lambda: source.read(1 << 20), b""):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def json_digest(values: Any) -> str:
+    """SHA-256 of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def text_digest(path: Path | str) -> str:

@@ -21,7 +21,7 @@ from src.KTNET_eval import KTNETEval
 from src.settings import ExportFileSettings, ExportSettings
 from src.weights.build import as_older_port, check_lengths, check_meaning
 from src.weights.checkpoint import Checkpoint, load_weights, open_checkpoint
-from utils.util import LOGGER, InputError, usual_mode
+from utils.util import LOGGER, InputError, atomic_path, usual_mode
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 OUTPUT_NAME = "logits"
@@ -154,10 +154,8 @@ def move_into_place(folder: Path, target: Path, name: str) -> Path:
             shutil.rmtree(place)
         os.replace(variables, place)
     written = next(path for path in folder.iterdir() if path.is_file())
-    written.chmod(usual_mode())
-    with open(written, "rb") as source:
-        os.fsync(source.fileno())
-    os.replace(written, target / written.name)
+    with atomic_path(target / written.name) as temporary:
+        shutil.move(written, temporary)
     return target / written.name
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from src.config import WORDNET, DataFolder, KnowledgeBase
-from src.data_convert import as_converted
+from src.data_convert import as_converted, check_vocabulary
 from src.inference.compare import alternative, memories_off
 from src.inference.evaluate import decoding_options
 from src.inference.reader import open_network
@@ -18,11 +18,12 @@ from src.knowledge.wordnet_db import WordNet, find_wordnet
 from src.reader.decoding import PREDICTIONS
 from src.reader.examples import EvaluationExample, read_side_table
 from src.reader.metrics import read_predictions
-from src.reader.storage import open_converted
+from src.reader.storage import check_features, open_converted
 from src.settings import PredictionSettings
 from src.viewer.cases import Alternative, WindowResult, make_case
 from src.viewer.looked import describe_looked, where_it_looked
 from src.viewer.page import Gloss, write_page
+from src.weights.build import check_concepts
 from utils.util import LOGGER, InputError
 
 
@@ -43,7 +44,13 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     assert page.evaluation is not None
     data_file = page.predict_mindrecord_file
     manifest = open_converted(data_file)
+    check_features(data_file, manifest)
     settings = filled_settings(as_converted(settings, manifest["settings"], data_file))
+    check_vocabulary(settings.data.vocab_path, data_file, manifest)
+    folder, bases, vectors = knowledge_files(settings)
+    names = {base.name: read_concept_names(vectors[base.name]) for base in bases}
+    for base in bases:
+        check_concepts(base.name, names[base.name], vectors[base.name], manifest)
     predictions = read_predictions(page.evaluation / PREDICTIONS)
     runner, _ = open_network(settings, manifest)
     examples = list(islice(read_side_table(data_file), page.page_questions))
@@ -53,7 +60,6 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     results = dict(runner.run_file(data_file, wanted))
     tokenizer = make_tokenizer(settings)
     options = decoding_options(settings.decoding, manifest["settings"])
-    folder, bases, vectors = knowledge_files(settings)
     compared: dict[str, list[Alternative]] = {example.id: [] for example in examples}
     for label, names_off in memories_off(bases) if given.compare else []:
         without = dict(runner.run_file(data_file, wanted, names_off))
@@ -65,7 +71,6 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     if others:
         LOGGER.warning("%s: %d of %d answers are not this checkpoint's; was it another that was evaluated?",
                        page.evaluation / PREDICTIONS, others, len(cases))
-    names = {base.name: read_concept_names(vectors[base.name]) for base in bases}
     write_page(html, cases, bases, names, title=f"KT-NET on {task.folder}: {page.evaluation.name}",
                gloss=open_glosses(settings.knowledge.wordnet_path, folder, bases))
     scored = [case for case in cases if case.score is not None]

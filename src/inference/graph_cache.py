@@ -27,11 +27,14 @@ SWITCH = "KTNET_GRAPH_CACHE"      # environment variable: a folder, or "off"
 
 
 def cache_folder() -> Path | None:
-    """Where graphs are kept; None if the user wants none."""
+    """Where graphs are kept; None if the user wants none, or has no home."""
     chosen = os.environ.get(SWITCH)
     if chosen == "off":
         return None
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ktnet"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if chosen:
+        return Path(chosen)
+    return usual / "ktnet" if usual.is_absolute() else None
 
 
 class GraphCache:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from src.settings import QuestionSettings
 from utils.util import InputError, is_text, read_text
 
 PATH = re.compile(r"(\.{0,2}|~)/\S[^\n]*|[^\n]*\.(txt|md|html?|json|pdf|docx?|csv)", re.IGNORECASE)
+LONGEST_PATH = 256      # characters of what is taken for one
 
 
 def read_passage(given: QuestionSettings) -> str:
@@ -37,8 +39,8 @@ def check_text(passage: str) -> None:
     text = passage.strip()
     if not text:
         raise InputError("no words in the passage; give a text or a text file")
-    if PATH.fullmatch(text) or (len(text) < 256 and Path(text).is_file()):
-        there = Path(text).expanduser()
+    if len(text) < LONGEST_PATH and (PATH.fullmatch(text) or Path(text).is_file()):
+        there = Path(os.path.expanduser(text))
         state = "a folder" if there.is_dir() else "a file" if there.exists() else "no such file"
         raise InputError(f"passage {text[:200]!r}: {state}; give the text itself, or a text file by --passage_file "
                          "(ask.sh: as its first argument)")

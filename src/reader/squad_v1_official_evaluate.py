@@ -7,12 +7,16 @@ Questions of SQuAD 2.0 (those with ``is_impossible``) are scored by the rules of
 """
 from __future__ import annotations
 
+if __name__ == "__main__":      # before the imports, which may fail
+    import runpy
+    from pathlib import Path
+    runpy.run_path(f"{Path(__file__).resolve().parents[2]}/utils/start.py", {"SCRIPT": __file__})
+
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from src.reader.fields import take
 from src.reader.metrics import evaluate_files, list_questions
-from utils.util import run_main
 
 
 def questions_below(article: Any, place: str) -> Iterator[tuple[str, Any]]:
@@ -24,7 +28,3 @@ def questions_below(article: Any, place: str) -> Iterator[tuple[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Score a predictions file and print the figures as one JSON line."""
     evaluate_files(argv, "src.reader.squad_v1_official_evaluate", questions_below)
-
-
-if __name__ == "__main__":
-    run_main(main)

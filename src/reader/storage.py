@@ -7,7 +7,6 @@ their ids in a row. That is a tenth of the dense form or less. NumPy only.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from src.config import (
     Shard,
     feature_columns,
 )
-from utils.util import InputError, file_digest, read_json
+from utils.util import InputError, file_digest, json_digest, read_json
 
 STORAGE_FORMAT = 1    # of the stored columns; a manifest names it
 AGAIN = "run data_convert.py for this split"
@@ -231,8 +230,7 @@ def features_digest(name: Path | str) -> str:
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest's content but for the digest itself."""
-    content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+    return json_digest({key: value for key, value in manifest.items() if key != "manifest_sha256"})
 
 
 def manifest_problem(manifest: Any) -> str:

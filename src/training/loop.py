@@ -87,6 +87,12 @@ class Trainer:
         self.average = MovingAverage(network.trainable_params(), recipe) if recipe.use_ema else None
         self.state = TrainingState(self.job.save_finetune_checkpoint_path, self.task.name, self.state_parameters())
 
+    def for_stage(self, stage: Stage) -> Trainer:
+        """What runs the next stage, from the weights and under the settings of this one."""
+        trainer = Trainer(self.settings, stage, self.network, self.config, self.devices, self.best_f1)
+        trainer.state.digest = self.state.digest
+        return trainer
+
     def state_parameters(self) -> list[Parameter]:
         """Everything that a resumed training needs."""
         sums = {id(parameter) for parameter in getattr(self.train_step, "sums", ())}    # empty between steps
@@ -257,8 +263,7 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     options = settings.plain()
     fixed = fixed_settings({**options, OUTPUT_KEPT: any(stage.keeps_encoded for stage in stages)},
-                           features_digest(job.train_mindrecord_file), devices.count,
-                           config.bert)
+                           features_digest(job.train_mindrecord_file), devices.count, config.bert)
     with training_lock(folder, task) if devices.is_first else nullcontext():
         if devices.is_first:
             sweep_unfinished(folder)
@@ -277,9 +282,7 @@ def train(settings: TrainingSettings, manifest: dict[str, Any], devices: Devices
                 LOGGER.info("resuming after %d of %d steps", trainer.step, stages[-1].end)
             checkpoint = trainer.run(log)
             for stage in stages[first + 1:]:
-                digest = trainer.state.digest
-                trainer = Trainer(settings, stage, network, config, devices, best_f1)
-                trainer.state.digest = digest
+                trainer = trainer.for_stage(stage)
                 checkpoint = trainer.run(log)
         if devices.is_first:
             plot_training(files, stages, f"KT-NET on {settings.task.folder}")

@@ -8,8 +8,6 @@ between the runs; the state holds their digest, so that files of two trainings a
 """
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +18,7 @@ from mindspore import Parameter, Tensor
 
 from src.config import BertConfig
 from src.weights.checkpoint import checkpoints_in, read_checkpoint, write_checkpoint
-from utils.util import InputError, read_json, write_json
+from utils.util import InputError, json_digest, read_json, write_json
 
 STEP = "steps_done"
 OUTPUT_KEPT = "encoder_output_kept"     # whether memory allowed it; a resumed training computes in the same way
@@ -146,8 +144,7 @@ class TrainingState:
 
 def settings_digest(settings: Mapping[str, Any]) -> np.ndarray:
     """SHA-256 of the settings as JSON, int32 [8]: a checkpoint holds numbers only."""
-    text = json.dumps(dict(settings), sort_keys=True)
-    return np.frombuffer(hashlib.sha256(text.encode()).digest(), "<i4").astype(np.int32)
+    return np.frombuffer(bytes.fromhex(json_digest(dict(settings))), "<i4").astype(np.int32)
 
 
 def fixed_settings(options: Mapping[str, Any], features_md5: str, devices: int, bert: BertConfig) -> dict[str, Any]:

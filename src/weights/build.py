@@ -45,23 +45,32 @@ def load_tables(settings: NetworkRunSettings, manifest: Mapping[str, Any]) -> di
     Raises:
         InputError: a vectors file cannot be used, or is not the one whose order the features' ids follow.
     """
-    converted = {base["name"]: base for base in manifest["knowledge_bases"]}
     tables = {}
     for base in settings.wanted_bases():
         path = settings.vectors(base, TASKS[manifest["settings"]["dataset"]])
         names, vectors = read_concept_vectors(path)
-        if base.name not in converted:
-            raise InputError(f"--kb_config: the features hold no {base.label} concepts; convert them with it as well")
-        if converted[base.name]["concepts"] != len(names):
-            raise InputError(f"{path}: {len(names)} concepts, but the features were made with "
-                             f"{converted[base.name]['concepts']}; give the same file or run data_convert.py again")
-        digest = concept_digest(names)
-        if converted[base.name].get("concepts_sha256", digest) != digest:
-            raise InputError(f"{path}: its concepts are not those, or not in the order, that the features were made "
-                             "with, so every id would mean another concept; give the same file or run data_convert.py "
-                             "again")
+        digest = check_concepts(base.name, names, path, manifest)
         tables[base.name] = ConceptTable(padded_table(vectors, settings.network.kb_pad_multiple), digest)
     return tables
+
+
+def check_concepts(base: str, names: Sequence[str], path: Path, manifest: Mapping[str, Any]) -> str:
+    """Refuse a vectors file whose order the ids of converted features do not follow; returns the names' digest.
+
+    Raises:
+        InputError: it is another, or the features hold nothing of this knowledge base.
+    """
+    converted = {one["name"]: one for one in manifest["knowledge_bases"]}.get(base)
+    if converted is None:
+        raise InputError(f"--kb_config: the features hold no {base} concepts; convert them with it as well")
+    if converted["concepts"] != len(names):
+        raise InputError(f"{path}: {len(names)} concepts, but the features were made with {converted['concepts']}; "
+                         "give the same file or run data_convert.py again")
+    digest = concept_digest(names)
+    if converted.get("concepts_sha256", digest) != digest:
+        raise InputError(f"{path}: its concepts are not those, or not in the order, that the features were made with, "
+                         "so every id would mean another concept; give the same file or run data_convert.py again")
+    return digest
 
 
 def make_memories(bases: Sequence[KnowledgeBase], tables: Mapping[str, ConceptTable]) -> tuple[MemoryConfig, ...]:

@@ -2,7 +2,8 @@
 """Checkpoints: saved atomically, loaded by name with every shape checked.
 
 Beside ``NAME.ckpt`` is ``NAME.json`` with the network's sizes and the options of the run. A checkpoint ends with the
-CRC-32 of its contents, which MindSpore writes and checks. ``NAME.safetensors`` is the same in another format.
+CRC-32 of its contents, which MindSpore writes and checks. ``NAME.safetensors`` is the same in another format, with a
+SHA-256 in its header.
 """
 from __future__ import annotations
 
@@ -21,7 +22,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from src.config import KTNetConfig
 from src.settings import AS_CONVERTED, PredictionSettings
@@ -34,10 +34,11 @@ from src.weights.folder import (
     read_safetensors,
     read_weights,
     verify,
+    write_safetensors,
 )
 from src.weights.names import network_shapes
 from utils.memory import available_memory, free_memory
-from utils.util import LOGGER, InputError, atomic_path, describe, read_json, write_json
+from utils.util import LOGGER, InputError, atomic_path, describe, json_digest, read_json, write_json
 
 AVERAGE_PREFIX = "ema."
 # What checkpoints of the older port hold beside the weights, and the name it gave to self-matching's bias.
@@ -45,6 +46,7 @@ OLDER_PORT_EXTRAS = ("concept_ordinal", ".dense_2.", "bert.dense.")
 OLDER_PORT_BIAS = "create_parameter_bias"
 SAFETENSORS = ".safetensors"
 CRC_MARK, CRC_DIGITS = b"crc_num", 10       # how MindSpore ends a checkpoint with a CRC
+NETWORK_DIGEST = "network_sha256"           # beside the sizes: a changed one would compute something else
 WORKPLACE = ".saving"                       # part of the name of the folder that a checkpoint is written in
 
 
@@ -61,8 +63,8 @@ def write_checkpoint(path: Path | str, parameters: Mapping[str, np.ndarray | Ten
         with _workplace(path) as folder, atomic_path(path) as temporary:
             whole = folder / "whole.ckpt"
             if path.suffix == SAFETENSORS:
-                save_file({name: np.ascontiguousarray(value.asnumpy() if isinstance(value, Tensor) else value)
-                           for name, value in parameters.items()}, whole)
+                write_safetensors({name: value.asnumpy() if isinstance(value, Tensor) else value
+                                   for name, value in parameters.items()}, whole)
             else:
                 ms.save_checkpoint([{"name": name, "data": value if isinstance(value, Tensor) else Tensor(value)}
                                     for name, value in parameters.items()], str(whole), crc_check=True)
@@ -286,14 +288,16 @@ def config_path(checkpoint: Path | str) -> Path:
 
 def save_config(checkpoint: Path | str, network: KTNetConfig, options: Mapping[str, Any]) -> None:
     """Write the network's sizes and the run's options beside a checkpoint."""
-    write_json(config_path(checkpoint), {"network": network.to_dict(), "options": dict(options)})
+    sizes = network.to_dict()
+    write_json(config_path(checkpoint), {"network": sizes, NETWORK_DIGEST: json_digest(sizes),
+                                         "options": dict(options)})
 
 
 def load_config(checkpoint: Path | str) -> KTNetConfig | None:
     """The sizes saved beside a checkpoint; None if there are none (a checkpoint of the older port).
 
     Raises:
-        InputError: the file is broken.
+        InputError: the file is broken, or was changed.
     """
     if is_model_folder(checkpoint):
         return read_folder(checkpoint).network
@@ -301,7 +305,12 @@ def load_config(checkpoint: Path | str) -> KTNetConfig | None:
     if not path.is_file():
         return None
     values = read_json(path)
-    return KTNetConfig.from_dict(values.get("network") if isinstance(values, dict) else None, path)
+    network = values.get("network") if isinstance(values, dict) else None
+    config = KTNetConfig.from_dict(network, path)
+    if values.get(NETWORK_DIGEST, digest := json_digest(network)) != digest:
+        raise InputError(f"{path}: what it says of the network was changed since it was written; copy it again from "
+                         "where the network was trained")
+    return config
 
 
 def load_options(checkpoint: Path | str) -> dict[str, Any]:

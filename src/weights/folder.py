@@ -15,6 +15,7 @@ folder is ever executed or unpickled.
 """
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ CONCEPTS, KNOWLEDGE = "concepts", ("concepts", "retrieve_nell", "nltk")
 FORMAT = 1
 FIX = "copy or download the folder again"
 COPY_FIX = "copy or download it again"
+DIGEST = "sha256"       # in the header of a checkpoint of ours
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
@@ -128,6 +130,23 @@ def read_weights(folder: ModelFolder) -> dict[str, np.ndarray]:
     return read_safetensors(folder.path / WEIGHTS)
 
 
+def write_safetensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write arrays with the digest of their contents, which the format itself does not have."""
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    save_file(whole, path, metadata={DIGEST: arrays_digest(whole)})
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays by their names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()
+
+
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The float32 arrays of a safetensors file.
 
@@ -142,8 +161,12 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 if tensors.get_slice(name).get_dtype() != "F32":
                     raise InputError(f"{path}: {name} is stored as {tensors.get_slice(name).get_dtype()}, not as "
                                      f"float32; {COPY_FIX}")
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+            arrays = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+            told = (tensors.metadata() or {}).get(DIGEST)
     except SafetensorError as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); {COPY_FIX}") from None
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {COPY_FIX}") from None
+    if told is not None and arrays_digest(arrays) != told:
+        raise InputError(f"{path}: damaged or changed, its SHA-256 is not the one that was written; {COPY_FIX}")
+    return arrays
