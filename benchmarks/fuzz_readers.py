@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import hashlib
 import json
 import os
 import random
@@ -43,6 +44,7 @@ from src.reader.storage import open_converted
 from src.reader.tokenization import load_vocabulary
 from src.settings import TrainingSettings
 from src.training.log import read_metrics
+from src.weights.folder import CONFIG, SUMS, VOCABULARY, WEIGHTS, ModelFolder, read_folder, verify
 from utils.util import InputError, describe, read_json, read_text, write_json
 
 RAW = "@raw@"  # in a seed's JSON: a place for text that json.dumps would not write
@@ -249,8 +251,17 @@ def seeds() -> dict[str, Any]:
             "answers": ["Paris"],
             "idx": {"passage": 1, "query": 2},
         },
+        "model_folder": {
+            "format": 1,
+            "network": {"bert": sizes, "memories": [memory], "max_seq_len": 64, "dataset": "squad"},
+            "options": {"do_lower_case": True, "doc_stride": 32},
+            "knowledge": [{"name": "wn", "label": "WordNet", "vectors": "concepts/wn.txt", "retrieved": "",
+                           "key": "word", "max_concepts": 49}],
+        },
+        "sums": "".join(f"{hashlib.sha256(b'x').hexdigest()}  {name}\n" for name in (CONFIG, WEIGHTS, VOCABULARY)),
         "belief_file": "lima\tconcept:city:lima\tconcept:city\nrome\tconcept:city:rome\tconcept:city\n",
         "wordnet_index": "  1 WordNet's licence\ndog n 1 1 @ 1 1 00000026\n",
+        "wordnet_exceptions": "dogges dog\nmice mouse\n",
         "wordnet_data": "  1 WordNet 3.0 Copyright\n00000026 05 n 01 dog 0 001 @ 00000026 n 0000 | an animal\n",
     }
 
@@ -340,6 +351,14 @@ def read_flags(path: Path, ending: str) -> None:
         os.stat(settings.data.data_url)
 
 
+def read_sums(path: Path) -> None:
+    """The digests of a model folder's files."""
+    path.replace(path.with_name(SUMS))
+    for name in (CONFIG, WEIGHTS, VOCABULARY):
+        path.with_name(name).write_bytes(b"x")
+    verify(ModelFolder(path.parent, KTNetConfig(BertConfig(48, 32, 2, 4, 64)), {}, ()))
+
+
 def read_beliefs(path: Path) -> None:
     """The file in which entities are found by bisection."""
     with BeliefFile(path) as beliefs:
@@ -384,8 +403,11 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "flags_yaml": lambda path: read_flags(path, ".yaml"),
     "rows": read_squad,
     "rows_record": read_record,
+    "model_folder": lambda path: read_folder(path.replace(path.with_name(CONFIG)).parent),
+    "sums": read_sums,
     "belief_file": read_beliefs,
     "wordnet_index": lambda path: read_wordnet(path, "index.noun"),
+    "wordnet_exceptions": lambda path: read_wordnet(path, "noun.exc"),
     "wordnet_data": lambda path: read_wordnet(path, "data.noun"),
 }
 

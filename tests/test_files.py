@@ -227,6 +227,11 @@ def test_standard_output_as_a_file_keeps_what_was_printed(tmp_path):
     assert (tmp_path / "out").read_text() == "before\ntext\nafter\n"
 
 
+def test_a_long_message_keeps_its_place_and_its_fix():
+    text = str(InputError(f"dev.json: question {'x' * 100_000} has no answer; remove it"))
+    assert text.startswith("dev.json: question x") and text.endswith("x has no answer; remove it") and len(text) < 1000
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")

@@ -24,11 +24,17 @@ from typing import Any, BinaryIO, TextIO
 from utils.processes import INTERRUPTED, handle_interrupts, say_interrupted
 
 LOGGER = logging.getLogger("ktnet")
+LONGEST_MESSAGE = 1000
 SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")     # half of a character beyond U+FFFF, as JSON escapes it
 
 
 class InputError(ValueError):
     """Unusable user input. The message names the flag or file, the location and the fix."""
+
+    def __str__(self) -> str:
+        """The message, without the middle of one that a question's id or the like has made very long."""
+        text = super().__str__()
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE // 2]} ... {text[-300:]}"
 
 
 def run_main(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
