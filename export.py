@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from src.checks import need_checkpoint
 from src.settings import ExportSettings
 from src.weights.hub import with_local_models
-from utils.device import set_up_device
+from utils.device import choose_target, set_up_device
 from utils.util import set_up_logging
 
 
@@ -21,8 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = ExportSettings.parse(argv)
     set_up_logging()
     settings = with_local_models(settings)
-    from src.export.export import export_checkpoint  # imports MindSpore: not for --help and wrong flags
+    need_checkpoint(settings)
+    choose_target(settings.device.device_target)
+    from src.export.export import export_checkpoint  # imports MindSpore: not for --help, wrong flags and missing files
 
-    need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
     print(export_checkpoint(settings.with_flags(device_target=devices.target)))

@@ -18,35 +18,32 @@ import os
 from collections.abc import Sequence
 
 from src.checks import need_checkpoint
-from src.inference.questions import read_passage
+from src.inference.questions import check_flags, read_passage
 from src.settings import PredictionSettings
 from src.weights.hub import with_local_models
-from utils.util import LOGGER, InputError, set_up_logging
+from utils.device import choose_target
+from utils.util import LOGGER, set_up_logging
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, answer or make the page of an evaluation."""
+    """Parse, answer, serve or make the page of an evaluation."""
     settings = PredictionSettings.parse(argv)
     set_up_logging()
     settings = with_local_models(settings)
-    need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
-    given = settings.question
-    if given.serve is not None and (given.passage is not None or given.passage_file is not None or given.question
-                                    or given.html is not None):
-        raise InputError("--serve: passages and questions come over HTTP; leave --passage, --passage_file, --question "
-                         "and --html out")
-    if given.html is not None and not given.html.absolute().parent.is_dir():
-        raise InputError(f"--html {given.html}: there is no folder {given.html.parent}; make it first")
-    passage = None if given.serve is not None or settings.page.evaluation is not None else read_passage(given)
+    need_checkpoint(settings)
+    check_flags(settings)
+    passage = read_passage(settings)
+    choose_target(settings.device.device_target)
     os.environ.setdefault("GLOG_v", "3")         # errors only: MindSpore warns of a graph that is not kept yet
-    # MindSpore takes seconds to import: not for --help and wrong flags.
-    LOGGER.info("loading MindSpore")
-    if settings.page.evaluation is not None:
-        from src.inference.evaluation_page import write_evaluation_page
-        write_evaluation_page(settings)
-    elif passage is None:
+    # MindSpore takes seconds to import: not for --help, wrong flags and missing files.
+    if settings.question.serve is not None:
         from src.inference.serve import run_server
         run_server(settings)
+    elif passage is None:
+        LOGGER.info("loading MindSpore")
+        from src.inference.evaluation_page import write_evaluation_page
+        write_evaluation_page(settings)
     else:
+        LOGGER.info("loading MindSpore")
         from src.inference.predict import run_prediction
         run_prediction(settings, passage)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = RetrievalSettings.parse(argv)
     set_up_logging()
     folder = DataFolder(settings.data_url, settings.shard)
-    own = tuple(base for base in knowledge_bases(settings.kb_config)
+    own = tuple(base for base in knowledge_bases(settings.kb_config or folder.kb_config())
                 if base.name not in {official.name for official in KNOWLEDGE_BASES})
     retrieval = Retrieval(folder, Options(
         own=own, vocab_path=settings.vocab_path, uncased_vocab_path=settings.uncased_vocab_path,

@@ -32,7 +32,7 @@ from benchmarks.bert_peer import INPUTS, BertPeer, Columns
 from benchmarks.turns import Peer, Turns, compute_types, machine
 from src.config import DEV_LABELS, SQUAD, BertConfig, input_columns
 from src.settings import EvaluationSettings, NetworkDeviceSettings
-from src.weights.checkpoint import load_config
+from src.weights.sizes import load_config
 from utils.args import group
 from utils.util import InputError, run_main
 

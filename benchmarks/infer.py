@@ -24,7 +24,8 @@ import numpy as np
 
 from src.config import KTNetConfig
 from src.export.bin_files import BinManifest, ResultFiles, little_endian, read_manifest, write_manifest
-from src.weights.checkpoint import load_config, read_checkpoint
+from src.weights.checkpoint import read_checkpoint
+from src.weights.sizes import load_config
 from testing import reference
 from utils.args import OneLineParser, positive_int
 from utils.util import InputError, run_main

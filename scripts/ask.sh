@@ -23,6 +23,14 @@ newest_checkpoint() {   # FOLDER: sets CHECKPOINT, the last step of the run that
         "CHECKPOINT=FILE DATAPATH=DIR"
     CHECKPOINT=$(newest "$latest" squad)
     DATAPATH=${latest%/squad/*}/data
+    if [[ ! -f ${latest%/*}/finished ]]; then say_unfinished "$1/.quickstart.lock"; fi
+}
+
+say_unfinished() {      # LOCK of quickstart.sh: which step of the training answers
+    local state="was stopped before its end" epoch step
+    if [[ -f $1 ]] && ! flock --shared --nonblock "$1" true; then state="is still running"; fi
+    IFS=_ read -r epoch step <<<"$(basename "${CHECKPOINT%.*}" | cut -d- -f2)"
+    echo "the training $state: the network of its epoch $epoch, step $step, answers ($CHECKPOINT)" >&2
 }
 
 given=()

@@ -60,7 +60,7 @@ link_data() {       # DATAPATH FOLDER: links to the files that conversion reads;
             ln -sfn "$1/$file" "$2/$file"
         done < <(cd "$1" && find -L "$part" -type f -print0)
     done
-    for file in "$1"/NELL.*.esv.csv*; do        # where get_data.sh puts it
+    for file in "$1"/NELL.*.esv.csv* "$1"/knowledge_bases.json; do        # the former where get_data.sh puts it
         [[ ! -f $file || $file == *.part ]] || ln -sfn "$file" "$2/${file##*/}"
     done
 }
@@ -99,7 +99,7 @@ step "Data"
 if [[ -z $DATAPATH ]]; then
     work=$OUTPUT/sample-$encoder_name tasks=(squad record)
     mkdir -p "$work/data"
-    cp -r examples/quickstart/{SQuAD,ReCoRD,KB_embeddings,raw} "$work/data/"
+    cp -r examples/quickstart/{SQuAD,ReCoRD,KB_embeddings,raw,knowledge_bases.json} "$work/data/"
     "$PYTHON" -m examples.quickstart.toy_wordnet examples/quickstart/toy_wordnet.json \
         "$work/data/nltk/corpora/wordnet"
     length=128 stride=64

@@ -215,7 +215,8 @@ def convert_ktnet(source: PaddleFolder, data: DataFolder, dataset: str, output: 
         config, dataset=dataset, vocabulary_md5=text_digest(source.vocab_path),
         memories=tuple(dataclasses.replace(memory, concepts_sha256=digests[memory.name])
                        for memory in config.memories))
-    from src.weights.checkpoint import save_config, write_checkpoint
+    from src.weights.checkpoint import write_checkpoint
+    from src.weights.sizes import save_config
     save_config(output, config, {"do_lower_case": False, "trained_by": "the authors"})
     write_checkpoint(output, parameters)
     tell_written(output, parameters)

@@ -12,30 +12,32 @@ from pathlib import Path
 
 from src.settings import EvaluationSettings, TrainingSettings
 from src.training.lock import check_unlocked
+from utils.args import Settings
 from utils.device import VISIBLE, choose_target, count_devices
 from utils.util import InputError
 
 CHECKPOINT_FIX = "training writes KTNET_*.ckpt below output/finetune_checkpoint"
 
 
-def need(path: Path, flag: str, fix: str) -> None:
-    """Refuse a file that is missing.
+def need(settings: Settings, flag: str, fix: str) -> None:
+    """Refuse a file that a flag names and that is missing.
 
     Raises:
         InputError: it is.
     """
+    path = settings.flags()[flag]
     if not path.is_file():
-        raise InputError(f"--{flag} {path}: no such file; {fix}")
+        raise InputError(f"{settings.spelled(flag)} {path}: no such file; {fix}")
 
 
-def need_checkpoint(path: Path, flag: str) -> None:
-    """Refuse a checkpoint that is missing; a model folder is one, too.
+def need_checkpoint(settings: Settings, flag: str = "load_checkpoint_path") -> None:
+    """Refuse a checkpoint that a flag names and that is missing; a model folder is one, too.
 
     Raises:
         InputError: it is.
     """
-    if not path.is_dir():
-        need(path, flag, CHECKPOINT_FIX)
+    if not settings.flags()[flag].is_dir():
+        need(settings, flag, CHECKPOINT_FIX)
 
 
 def check_features(settings: TrainingSettings | EvaluationSettings, split: str) -> None:
@@ -62,8 +64,10 @@ def check_tables(settings: TrainingSettings) -> None:
         InputError: some are not.
     """
     for base in settings.wanted_bases():
-        need(settings.vectors(base, settings.task), f"data_url {settings.data.data_url}",
-             f"put the concept vectors of {base.label} there or train them with train_kb_embedding.py")
+        path = settings.vectors(base, settings.task)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; put the concept vectors of {base.label} there or train them with "
+                             "train_kb_embedding.py")
 
 
 def check_training(settings: TrainingSettings) -> None:
@@ -80,15 +84,16 @@ def check_training(settings: TrainingSettings) -> None:
             check_scalars()
         check_features(settings, "train")
         check_tables(settings)
-        need(settings.network.bert_config_path, "bert_config_path", "make the encoder's files with "
-                                                                    "src/bert_ms_format.py")
+        need(settings, "bert_config_path", "make the encoder's files with src/bert_ms_format.py")
         if job.init_checkpoint is None:
-            need(job.load_pretrain_checkpoint_path, "load_pretrain_checkpoint_path",
+            need(settings, "load_pretrain_checkpoint_path",
                  "make it with src/bert_ms_format.py, or start from a KT-NET checkpoint with --init_checkpoint")
     if job.init_checkpoint is not None:
-        need_checkpoint(job.init_checkpoint, "init_checkpoint")
+        need_checkpoint(settings, "init_checkpoint")
     if job.load_checkpoint_path is not None and not job.do_train:
-        need_checkpoint(job.load_checkpoint_path, "load_checkpoint_path")
+        need_checkpoint(settings)
+    if job.do_predict and not job.do_train and job.load_checkpoint_path is None and job.init_checkpoint is None:
+        raise InputError("--do_predict True with --do_train False: give the checkpoint by --load_checkpoint_path")
     if job.do_predict or job.do_val:
         check_features(settings, "dev")
 
@@ -99,7 +104,7 @@ def check_evaluation(settings: EvaluationSettings) -> None:
     Raises:
         InputError: something is missing.
     """
-    need_checkpoint(settings.checkpoint.load_checkpoint_path, "load_checkpoint_path")
+    need_checkpoint(settings)
     check_features(settings, "dev")
 
 

@@ -28,6 +28,7 @@ DOC_STRIDE = 128         # word pieces between the starts of two windows
 MAX_QUERY_LEN = 64       # word pieces of a question that are kept
 KB_PAD_MULTIPLE = 16     # rows and columns of a concept table are padded to a multiple of this, for Ascend
 CORENLP_URL = "http://127.0.0.1:9753"      # where the authors' named-entity server answered
+KB_CONFIG = "knowledge_bases.json"         # in a data folder: what --kb_config is there by default
 PADDING_CONCEPT = 0      # row 0 of every concept table: all zeros, "no concept"
 
 
@@ -419,6 +420,11 @@ class DataFolder:
     def mindrecord(self, task: TaskConfig, split: str) -> Path:
         """Converted features."""
         return self._own(self.root / task.folder / f"{split}.mindrecord")
+
+    def kb_config(self) -> Path | None:
+        """The folder's own list of knowledge bases, if it has one."""
+        path = self.root / KB_CONFIG
+        return path if path.is_file() else None
 
     def bert(self) -> Path:
         """The encoder's folder: vocab.txt, bert_config.json, params or a HuggingFace model, roberta.ckpt."""

@@ -90,7 +90,8 @@ class DataSettings(FlagGroup, title="data"):
     data_url: Path = flag(Path("./data"), "data folder; all files that no other flag names are below it")
     vocab_path: Path = flag(derive=lambda settings: settings.data.folder.bert() / VOCABULARY, help=(
         "vocabulary of the encoder, one word piece per line [cased_L-24_H-1024_A-16/vocab.txt]"))
-    kb_config: Path | None = flag(None, "JSON list of knowledge bases [WordNet and NELL]")
+    kb_config: Path | None = flag(None, "JSON list of knowledge bases [knowledge_bases.json if it is there, else "
+                                        "WordNet and NELL]")
 
     @property
     def folder(self) -> DataFolder:
@@ -99,7 +100,7 @@ class DataSettings(FlagGroup, title="data"):
 
     def bases(self) -> tuple[KnowledgeBase, ...]:
         """The knowledge bases that are configured."""
-        return knowledge_bases(self.kb_config)
+        return knowledge_bases(self.kb_config or self.folder.kb_config())
 
 
 def knowledge_bases(kb_config: Path | None) -> tuple[KnowledgeBase, ...]:
@@ -509,7 +510,7 @@ class RetrievalSettings(Settings):
     nell_beliefs: Path | None = flag(None, "NELL's belief export, .csv or .csv.gz [NELL.*.esv.csv* in the data folder "
                                            "or its folder raw]")
     kb_config: Path | None = flag(None, "JSON list of knowledge bases; the step own serves those that are not WordNet "
-                                        "or NELL (see docs/knowledge.md)")
+                                        "or NELL (see docs/knowledge.md) [knowledge_bases.json if it is there]")
     wordnet_path: Path | None = flag(None, WORDNET_HELP)
 
 

@@ -13,7 +13,8 @@ from testing.reference import random_parameters
 
 def make_checkpoint(path: Path, config: KTNetConfig, seed: int = 5) -> dict[str, np.ndarray]:
     """Write a checkpoint with its sizes beside it; returns the averaged weights, which are those to be exported."""
-    from src.weights.checkpoint import AVERAGE_PREFIX, save_config, write_checkpoint
+    from src.weights.checkpoint import AVERAGE_PREFIX, write_checkpoint
+    from src.weights.sizes import save_config
 
     averages = random_parameters(config, seed)
     raw = random_parameters(config, seed + 1)

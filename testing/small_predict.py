@@ -33,7 +33,7 @@ def make_vocabulary(root: Path) -> Path:
 
 def make_sample(root: Path) -> DataFolder:
     """The data folder; ``root`` is made."""
-    from src.weights.checkpoint import save_config
+    from src.weights.sizes import save_config
 
     root.mkdir(exist_ok=True)
     for name in ("SQuAD", "KB_embeddings", "raw"):

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from unittest import mock
 
+from utils.args import boolean
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "flags.md"
 HEADER = """# Flags
@@ -54,18 +56,35 @@ def split_help(parser: argparse.ArgumentParser, action: argparse.Action) -> tupl
     return (found[1], f"`{found[2]}`") if found else (text, "")
 
 
+def values(action: argparse.Action) -> str:
+    """What a flag takes: its choices, or what the function that reads it says in its first line."""
+    if action.nargs == 0:
+        return "none"
+    if action.choices is not None:
+        return ", ".join(f"`{choice}`" for choice in action.choices)
+    if action.type is boolean:
+        return "`True`, `False`"
+    if action.type in (None, str):
+        return "text"
+    if action.type is Path:
+        return "path"
+    said = re.fullmatch(r"Read (?:an? )?(.*)\.", (action.type.__doc__ or "").splitlines()[0])
+    assert said, f"{action.dest}: the docstring of {action.type} says what it reads"
+    return said[1]
+
+
 def table(scripts: tuple[str, ...]) -> str:
     """The section of scripts that have the same flags."""
     parsers = [parser_of(script) for script in scripts]
     declared = [flags(parser) for parser in parsers]
     assert all(list(other) == list(declared[0]) for other in declared), scripts
-    lines = [f"## {', '.join(scripts)}", "", "| flag | default | |", "| --- | --- | --- |"]
+    lines = [f"## {', '.join(scripts)}", "", "| flag | value | default | |", "| --- | --- | --- | --- |"]
     for name, action in declared[0].items():
         defaults = list(dict.fromkeys(split_help(parser, other[name])[1]
                                       for parser, other in zip(parsers, declared, strict=True)))
         text = split_help(parsers[0], action)[0].replace("|", r"\|")
         names = ", ".join(f"`{option}`" for option in action.option_strings)
-        lines.append(f"| {names} | {'; ReCoRD: '.join(defaults)} | {text} |")
+        lines.append(f"| {names} | {values(action)} | {'; ReCoRD: '.join(defaults)} | {text} |")
     return "\n".join(lines) + "\n"
 
 

@@ -27,13 +27,11 @@ from src.weights.build import (  # noqa: E402
 )
 from src.weights.checkpoint import (  # noqa: E402
     checkpoints_in,
-    config_path,
-    load_config,
-    load_options,
     open_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
+from src.weights.sizes import config_path, load_config, load_options  # noqa: E402
 from testing import reference, small_data, small_training  # noqa: E402
 from testing.reference import TINY, random_columns, random_parameters  # noqa: E402
 from testing.small_checkpoint import make_checkpoint  # noqa: E402

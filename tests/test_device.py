@@ -2,6 +2,8 @@
 """Which device a run takes, and what is said before one is touched."""
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 import export
@@ -9,8 +11,10 @@ import predict
 import run_KTNET_record
 import run_KTNET_squad_eval
 from src.checks import devices_here
-from src.config import SQUAD
+from src.config import SQUAD, BertConfig, KTNetConfig
 from src.settings import TrainingSettings
+from src.training import main as training_main
+from src.weights.sizes import save_config
 from utils import device
 from utils.util import InputError
 
@@ -52,13 +56,36 @@ def test_a_device_that_this_mindspore_cannot_use(monkeypatch, caplog, wanted):
 @pytest.mark.parametrize(("main", "flags", "said"), [
     (run_KTNET_record.main, [], "ReCoRD/train.json: no such file"),
     (run_KTNET_squad_eval.main, ["--load_checkpoint_path", "nope.ckpt"], "--load_checkpoint_path nope.ckpt"),
-    (predict.main, ["--load_checkpoint_path", "nope.ckpt"], "--load_checkpoint_path nope.ckpt"),
+    (predict.main, ["--model", "nope.ckpt"], "--model nope.ckpt: no such file"),
     (export.main, ["--load_checkpoint_path", "nope.ckpt", "--dataset", "squad"], "--load_checkpoint_path nope.ckpt")])
 def test_what_is_missing_is_named_before_a_device_is_looked_for(monkeypatch, tmp_path, main, flags, said):
-    pytest.importorskip("mindspore")
-    monkeypatch.setattr(device, "choose_target", lambda wanted: pytest.fail("looked for a device"))
+    """Nor is MindSpore imported, which all of these modules do."""
+    for module in (device, training_main, predict, export):
+        monkeypatch.setattr(module, "choose_target", lambda wanted: pytest.fail("looked for a device"))
+    for module in ("training.loop", "inference.reader", "inference.predict", "export.export"):
+        monkeypatch.setitem(sys.modules, f"src.{module}", None)
     with pytest.raises(InputError, match=said):
         main([*flags, "--device_target", "Ascend", *(["--data_url", str(tmp_path)] if main is not export.main else [])])
+
+
+def test_a_device_that_is_not_there_is_named_before_mindspore_is_loaded(monkeypatch, tmp_path):
+    (tmp_path / "a.ckpt").touch()
+    monkeypatch.setattr(device, "count_devices", lambda target: 0)
+    monkeypatch.setattr(training_main, "check_training", lambda settings: None)
+    for module in ("training.loop", "inference.reader", "inference.predict", "export.export"):
+        monkeypatch.setitem(sys.modules, f"src.{module}", None)
+    for main, flags in ((run_KTNET_record.main, []), (export.main, ["--ckpt_file", str(tmp_path / "a.ckpt")]),
+                        (predict.main, ["--model", str(tmp_path / "a.ckpt"), "--serve", "0"])):
+        with pytest.raises(InputError, match="--device_target Ascend: this host has none"):
+            main([*flags, "--device_target", "Ascend"])
+
+
+def test_a_checkpoint_of_another_data_set_is_named_before_mindspore_is_loaded(monkeypatch, tmp_path):
+    save_config(tmp_path / "a.ckpt", KTNetConfig(BertConfig(30, 8, 1, 2, 16), dataset="record"), {})
+    monkeypatch.setattr(training_main, "check_evaluation", lambda settings: None)
+    monkeypatch.setitem(sys.modules, "src.training.loop", None)
+    with pytest.raises(InputError, match="a.ckpt: was trained on record, the questions are those of squad"):
+        run_KTNET_squad_eval.main(["--load_checkpoint_path", str(tmp_path / "a.ckpt")])
 
 
 @pytest.mark.parametrize(("hosts", "here"), [("2", 4), ("", 8), ("two", 8), ("0", 8), (None, 8)])

@@ -16,7 +16,8 @@ import export  # noqa: E402
 import src.export.export  # noqa: E402
 from src.config import feature_columns  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
-from src.weights.checkpoint import config_path, load_weights, open_checkpoint, write_checkpoint  # noqa: E402
+from src.weights.checkpoint import load_weights, open_checkpoint, write_checkpoint  # noqa: E402
+from src.weights.sizes import config_path  # noqa: E402
 from testing import reference  # noqa: E402
 from testing.reference import TINY, random_columns  # noqa: E402
 from testing.small_checkpoint import make_checkpoint, with_activation  # noqa: E402

@@ -23,8 +23,9 @@ import run_KTNET_squad_eval  # noqa: E402
 from examples.reader import ask_reader  # noqa: E402
 from src.config import KNOWLEDGE_BASES  # noqa: E402
 from src.inference import Reader  # noqa: E402
-from src.weights.checkpoint import load_config, open_checkpoint  # noqa: E402
+from src.weights.checkpoint import open_checkpoint  # noqa: E402
 from src.weights.folder import read_folder, verify  # noqa: E402
+from src.weights.sizes import load_config  # noqa: E402
 from testing.small_predict import sample_flags as flags  # noqa: E402
 from testing.small_raw import tagged_passages  # noqa: E402
 from utils.util import InputError  # noqa: E402

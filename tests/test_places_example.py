@@ -16,7 +16,8 @@ from examples.places import make_places  # noqa: E402
 from src.config import SPLITS, SQUAD, DataFolder, load_knowledge_bases  # noqa: E402
 from src.knowledge.concepts import read_concept_names  # noqa: E402
 from src.reader.tokenization import basic_tokens  # noqa: E402
-from src.weights.checkpoint import load_config, write_checkpoint  # noqa: E402
+from src.weights.checkpoint import write_checkpoint  # noqa: E402
+from src.weights.sizes import load_config  # noqa: E402
 from testing import small_data, small_training  # noqa: E402
 
 README = Path(make_places.__file__).with_name("README.md")

@@ -2,6 +2,7 @@
 """predict.py answers as evaluation does; its page holds the network's own numbers."""
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -145,6 +146,7 @@ def test_the_page_of_an_evaluation_lists_every_question(evaluated, page):
     assert {case["id"]: case["answer"] for case in data["cases"]} == predictions
     assert 100 * np.mean([case["right"] for case in data["cases"]]) == pytest.approx(result["exact_match"])
     assert np.mean([case["f1"] for case in data["cases"]]) == pytest.approx(result["f1"], abs=0.06)
+    assert {(base, group) for base, group, *_ in data["looked"]} >= {(0, "all concepts"), (0, "noun")}
     for case in data["cases"]:
         assert all(sum(case[key][1::2]) == data["unit"] for key in ("start", "end"))
 
@@ -249,13 +251,29 @@ def test_a_pipe_is_utf_8_and_an_answer_goes_to_any_terminal(folder, monkeypatch,
 
 @pytest.mark.parametrize("more, message", [
     ([], "--passage"), (["--passage", "a", "--passage_file", "b"], "--passage"),
-    (["--passage_file", "absent.txt"], "absent.txt"), (["--evaluation", "eval"], "--html"),
+    (["--passage_file", "absent.txt"], "absent.txt"),
     (["--passage", "a b", "--html", "absent/page.html"], "there is no folder absent"),
     (["--passage", "a b", "--question", "c", "--vocab_path", "absent"], "absent"),
     (["--passage", "a b", "--question", "c", "--wordnet_path", "absent"], "absent")])
 def test_bad_input_is_named(folder, more, message):
     with pytest.raises((InputError, FileNotFoundError), match=re.escape(message)):
         predict.main(flags(folder, *more))
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--passage", "a b", "--question", "Who?", "--question", ""], "--question '': no words in the question"),
+    (["--passage", "a b", "--question", "\u200b"], "no words in the question"),
+    (["--passage_file", "EMPTY"], "no words in the passage"), (["--passage", " \n"], "no words in the passage"),
+    (["--evaluation", "eval"], "--html"), (["--evaluation", "eval", "--html", "p.html", "--passage", "a"], "--html"),
+    (["--serve", "0", "--evaluation", "eval"], "--serve"), (["--serve", "70000"], "--serve 70000: cannot listen")])
+def test_what_needs_no_network_is_refused_before_mindspore_is_loaded(monkeypatch, tmp_path, more, message):
+    (tmp_path / "empty.txt").write_text("\ufeff \n", encoding="utf-8")
+    (tmp_path / "a.ckpt").touch()
+    for module in ("reader", "predict", "evaluation_page"):
+        monkeypatch.setitem(sys.modules, f"src.inference.{module}", None)
+    with pytest.raises(InputError, match=re.escape(message)):
+        predict.main(["--load_checkpoint_path", str(tmp_path / "a.ckpt"),
+                      *[str(tmp_path / "empty.txt") if word == "EMPTY" else word for word in more]])
 
 
 ASK = SAMPLE.parents[1] / "scripts" / "ask.sh"
@@ -277,6 +295,7 @@ def test_asking_the_quickstarts_network(tmp_path):
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (number, number))
+        (path.parents[1] / "finished").touch()
     passage = tmp_path / "passage.txt"
     passage.write_text("A passage.", encoding="utf-8")
     values = {"PYTHON": str(python), "OUTPUT": str(tmp_path / "out put")}
@@ -290,6 +309,22 @@ def test_asking_the_quickstarts_network(tmp_path):
     assert ask(str(passage), **values).stdout.splitlines() == [*expected, f"--passage_file={passage}"]
     own = ask("a b", "c", CHECKPOINT="a.ckpt", DATAPATH="d", **values).stdout.splitlines()
     assert own[:4] == ["--data_url", "d", "--load_checkpoint_path", "a.ckpt"]
+
+
+def test_asking_before_the_training_has_ended(tmp_path):
+    """Which step answers is said, and whether the training is at work; not once it has finished."""
+    path = tmp_path / "sample" / "squad" / "finetune_checkpoint" / "KTNET_squad-4_18.ckpt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    values = {"OUTPUT": str(tmp_path), "PYTHON": "true"}
+    with open(tmp_path / ".quickstart.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = ask("a b", "c", **values).stderr
+    stopped = ask("a b", "c", **values).stderr
+    assert running == f"the training is still running: the network of its epoch 4, step 18, answers ({path})\n"
+    assert stopped == running.replace("is still running", "was stopped before its end")
+    (path.parents[1] / "finished").touch()
+    assert ask("a b", "c", **values).stderr == ""
 
 
 @pytest.mark.parametrize("arguments, values, message", [
@@ -306,11 +341,6 @@ def test_asking_in_vain(tmp_path, arguments, values, message):
     path.touch()
     ended = ask(*arguments, **{"OUTPUT": str(tmp_path), "PYTHON": sys.executable, **values})
     assert ended.returncode == 2 and message in ended.stdout + ended.stderr
-
-
-def test_a_passage_without_words_is_refused(folder):
-    with pytest.raises(InputError, match="no words in the passage"):
-        predict.main(flags(folder, "--passage", " \n", "--question", "Who?", "--ner", "none"))
 
 
 def test_what_is_missing_is_said_once_and_left_out(folder, tmp_path, caplog, monkeypatch):

@@ -2,6 +2,7 @@
 """The quickstart's sample is consistent, its knowledge can be retrieved, and its environment is made only once."""
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -16,12 +17,13 @@ import pytest
 
 import retrieve
 from examples.quickstart import show_answers, toy_wordnet
-from src.config import NELL, RECORD, SPLITS, SQUAD, WORDNET, DataFolder
+from src.config import KNOWLEDGE_BASES, NELL, RECORD, SPLITS, SQUAD, WORDNET, DataFolder
 from src.knowledge.concepts import read_concept_vectors
 from src.knowledge.formats import read_mapping, read_records
 from src.knowledge.wordnet_db import WordNet
 from src.reader.record_twomemory import read_examples as read_record
 from src.reader.squad_twomemory import read_examples as read_squad
+from src.settings import DataSettings
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLE = REPOSITORY / "examples" / "quickstart"
@@ -37,6 +39,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
         shutil.copytree(SAMPLE / name, root / name)
     toy_wordnet.main([str(SAMPLE / "toy_wordnet.json"), str(root / "nltk" / "corpora" / "wordnet")])
     return DataFolder(root)
+
+
+def test_toy_knowledge_is_called_toy() -> None:
+    """By the folder's own list of knowledge bases, which is the usual one but for the names that people see."""
+    named = DataSettings(data_url=SAMPLE, vocab_path=Path(), kb_config=None).bases()
+    assert [base.label for base in named] == ["toy WordNet", "toy NELL"]
+    assert [dataclasses.replace(base, label="") for base in named] == [
+        dataclasses.replace(base, label="") for base in KNOWLEDGE_BASES]
 
 
 @pytest.mark.parametrize("split", SPLITS)

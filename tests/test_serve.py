@@ -39,8 +39,8 @@ class Echo:
 
 def working(reader, waiting):
     """A server, and the thread that stands for the main one."""
-    service = serve.Service(reader, waiting)
-    server = serve.Server(service, 0)
+    server = serve.Server(0)
+    service = server.service = serve.Service(reader, waiting)
     threads = [threading.Thread(target=server.serve_forever), threading.Thread(target=service.work)]
     for thread in threads:
         thread.start()
@@ -162,9 +162,9 @@ def test_the_page_asks_and_shows(tmp_path, monkeypatch):
 def test_a_port_in_use_is_told(echo):
     port = echo[1].server_address[1]
     with pytest.raises(InputError, match=f"--serve {port}: cannot listen there"):
-        serve.Server(serve.Service(Echo()), port)
+        serve.Server(port)
     with pytest.raises(InputError, match="--serve 70000"):
-        serve.Server(serve.Service(Echo()), 70000)
+        serve.Server(70000)
 
 
 def test_serving_takes_no_passage(folder):
@@ -179,8 +179,8 @@ def test_a_network_answers_as_predict_does(folder):
     passage = next(iter(tagged_passages(folder))).text
     question = "Who built the Clock Tower of Tarn?"
     reader = Reader(PredictionSettings.parse(flags(folder, "--serve", "0")))
-    service = serve.Service(reader)
-    server = serve.Server(service, 0)
+    server = serve.Server(0)
+    service = server.service = serve.Service(reader)
     body = json.dumps({"passage": passage, "question": question})
 
     def client():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from src import settings as all_settings
+from src.checks import check_training
 from src.config import RECORD, SQUAD
 from src.data_convert import as_converted
 from src.settings import (
@@ -166,16 +167,22 @@ def test_the_older_port_s_names_are_aliases():
 def test_without_training_the_checkpoint_that_was_named_is_evaluated(monkeypatch, flags, evaluated):
     loop = pytest.importorskip("src.training.loop")
     done = []
-    monkeypatch.setattr(loop, "check_training", lambda settings: None)
     monkeypatch.setattr(loop, "evaluate_checkpoint", lambda settings, output: done.append(settings))
     settings = TrainingSettings.parse(["--device_target", "CPU", "--do_train", "False", "--do_predict", "True", *flags],
                                       SQUAD)
     if evaluated is None:
         with pytest.raises(InputError, match="give the checkpoint by --load_checkpoint_path"):
-            loop.run_training(settings)
+            check_training(settings)
     else:
         loop.run_training(settings)
         assert [str(one.checkpoint.load_checkpoint_path) for one in done] == [evaluated]
+
+
+def test_a_flag_is_named_as_the_user_wrote_it():
+    for words, name in ((["--model", "a"], "--model"), (["--model=a"], "--model"),
+                        (["--load_checkpoint_path", "a"], "--load_checkpoint_path")):
+        assert PredictionSettings.parse(words).with_flags(dataset="squad").spelled("load_checkpoint_path") == name
+    assert ExportSettings.parse(["--ckpt_file", "a"]).spelled("load_checkpoint_path") == "--ckpt_file"
 
 
 # --- settings from a file, help, mistakes ---

@@ -372,7 +372,9 @@ def test_the_table_is_filtered_sorted_and_opened(window, tmp_path):
 
 @needs_browser
 def test_where_it_looked_stands_above_the_questions(window, tmp_path):
-    write_page(tmp_path / "looked.html", looked_cases(), KNOWLEDGE_BASES, VERB_TOO)
+    cases = looked_cases()
+    write_page(tmp_path / "looked.html", cases, KNOWLEDGE_BASES, VERB_TOO,
+               looked=where_it_looked(cases, KNOWLEDGE_BASES, VERB_TOO))
     window.open(tmp_path / "looked.html")
     rows = window.run("document.querySelector('#looked summary').click();"
                       "return [...document.querySelectorAll('#looked tbody tr')].map(row => row.innerText)")

@@ -108,7 +108,7 @@ def shown(value: Any) -> str:
 
 
 def boolean(text: str) -> bool:
-    """Read True or False in the ways people write them."""
+    """Read True or False, as people write them: yes, t and 1 are True, too."""
     lowered = text.strip().lower()
     if lowered in ("true", "t", "yes", "y", "1"):
         return True
@@ -141,7 +141,7 @@ def non_negative_int(text: str) -> int:
 
 
 def pad_multiple(text: str) -> int:
-    """Read what rows and columns of a table are padded to a multiple of."""
+    """Read a whole number from 1 to 1024."""
     return whole_number(text, 1, 1024)
 
 
@@ -206,12 +206,13 @@ class FlagType:
 def flag_type(annotation: Any) -> FlagType:
     """Read an annotation: bool, int, float, str, Path, Literal, a type of above, ``tuple[X, ...]`` or ``X | None``.
 
-    >>> flag_type(Literal["a", "b"] | None).choices
-    ('a', 'b')
+    >>> flag_type(Literal["a", "b"] | Literal["c"] | None).choices
+    ('a', 'b', 'c')
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return flag_type(next(part for part in arguments if part is not type(None)))
+        parts = [flag_type(part) for part in arguments if part is not type(None)]
+        return dataclasses.replace(parts[0], choices=sum((part.choices for part in parts if part.choices), ()) or None)
     if origin is Annotated:
         return FlagType(is_switch=True) if arguments[1] is Switch else FlagType(arguments[1])
     if origin is Literal:
@@ -325,6 +326,7 @@ class Settings:
 
     task: TaskConfig | None = None                 # of a script for one data set
     given: frozenset[str] = frozenset()            # names of the flags that the user gave
+    typed: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)      # flag -> alias in its place
 
     @classmethod
     def parser(cls, task: TaskConfig | None = None) -> OneLineParser:
@@ -359,7 +361,8 @@ class Settings:
     def parse(cls: type[S], argv: Sequence[str] | None, task: TaskConfig | None = None) -> S:
         """Read the command line; a flag that is invalid ends the program with one line and exit code 2."""
         parser = cls.parser(task)
-        given = vars(parser.parse_args(argv))
+        words = sys.argv[1:] if argv is None else argv
+        given = vars(parser.parse_args(words))
         for name, value in given.items():
             refuse_other_bytes(parser, name, value)
         files = [cls.from_file(path, task) for path in given.pop("config", [])]
@@ -371,7 +374,12 @@ class Settings:
         missing = [f"--{one.name}" for one in declared(cls, task) if one.default is MISSING and one.name not in given]
         if missing:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
-        return cls.of({name: value for name, value in given.items() if name not in ignored}, task)
+        settings = cls.of({name: value for name, value in given.items() if name not in ignored}, task)
+        return dataclasses.replace(settings, typed=further_names(parser, words))
+
+    def spelled(self, name: str) -> str:
+        """A flag as the user wrote it, for messages: ``--model`` for the flag load_checkpoint_path."""
+        return f"--{self.typed.get(name, name)}"
 
     @classmethod
     def from_file(cls, path: Path, task: TaskConfig | None = None) -> dict[str, Any]:
@@ -450,6 +458,13 @@ def add_flag(target: argparse._ArgumentGroup, one: Declared, task: TaskConfig | 
     elif one.default not in (None, ()) and not one.type.is_switch:
         text += f" (default: {one.default})"
     target.add_argument(*(f"--{name}" for name in (one.name, *one.flag.aliases)), dest=one.name, help=text, **options)
+
+
+def further_names(parser: argparse.ArgumentParser, words: Iterable[str]) -> dict[str, str]:
+    """Which flags a command line gives by one of their aliases: flag -> that alias."""
+    known = {name: action.dest for action in parser._actions for name in action.option_strings[1:]}
+    names = [word.partition("=")[0] for word in words]
+    return {known[name]: name.lstrip("-") for name in names if name in known}
 
 
 def refuse_other_bytes(parser: OneLineParser, name: str, value: Any) -> None:

@@ -64,7 +64,8 @@ def build_for_export(settings: ExportSettings) -> tuple[KTNETEval, KTNetConfig, 
     compute_type = ms.float32 if settings.device.is_cpu else ms.float16
     network = KTNETEval(config, is_training=False, compute_type=compute_type, use_kernels=False)
     report = load_weights(network, checkpoint, use_average=settings.checkpoint.use_ema)
-    LOGGER.info("%s: %s", checkpoint.path, report)
+    if not report.is_exact:
+        LOGGER.info("%s: %s", checkpoint.path, report)
     network.set_train(False)
     return network, config, feature_columns(config.memories, "dev", max_seq_len)
 

@@ -20,7 +20,7 @@ from src.knowledge.own import map_path
 from src.knowledge.wordnet_db import find_wordnet
 from src.settings import AS_CONVERTED, ExportSettings, FeatureSettings
 from src.weights.build import check_meaning
-from src.weights.checkpoint import AVERAGE_PREFIX, Checkpoint, load_options, open_checkpoint
+from src.weights.checkpoint import AVERAGE_PREFIX, Checkpoint, open_checkpoint
 from src.weights.folder import (
     CARD,
     CONCEPTS,
@@ -32,6 +32,7 @@ from src.weights.folder import (
     is_model_folder,
     read_folder,
 )
+from src.weights.sizes import load_options
 from utils.util import InputError, file_digest, read_json, text_digest, usual_mode, write_json, write_text
 
 BELIEFS = Path("retrieve_nell") / "promoted_beliefs.tsv"

@@ -89,7 +89,8 @@ def evaluate(network: nn.Cell, memories: Sequence[MemoryConfig], settings: Evalu
     data_file = run.predict_mindrecord_file
     # A file of logits has a logit for every position, so there is only the full length then.
     buckets = (max_seq_len,) if save_logits else choose_buckets(feature_lengths(data_file), max_seq_len, run.buckets)
-    LOGGER.info("evaluation of %s, padded to %s word pieces", data_file, ", ".join(map(str, buckets)))
+    LOGGER.info("evaluating %s on %s, padded to %s word pieces", settings.checkpoint.load_checkpoint_path, data_file,
+                ", ".join(map(str, buckets)))
     logits = compute_logits(network, data_file, memories, run.batch_size, buckets)
     if save_logits:
         logits.save(save_logits)

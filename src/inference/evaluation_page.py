@@ -34,14 +34,12 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
         settings: of predict.py with --evaluation and --html.
 
     Raises:
-        InputError: flags that do not go together, or files that are missing or do not belong together.
+        InputError: files that are missing or do not belong together.
     """
     given = settings.question
-    if given.html is None or given.passage is not None or given.passage_file is not None or given.question:
-        raise InputError("--evaluation: needs --html FILE, and takes no passage and no question")
     settings = with_dataset(settings)
     page, task, html = settings.page, settings.question.task, given.html
-    assert page.evaluation is not None
+    assert page.evaluation is not None and html is not None
     data_file = page.predict_mindrecord_file
     manifest = open_converted(data_file)
     check_features(data_file, manifest)
@@ -71,12 +69,12 @@ def write_evaluation_page(settings: PredictionSettings) -> None:
     if others:
         LOGGER.warning("%s: %d of %d answers are not this checkpoint's; was it another that was evaluated?",
                        page.evaluation / PREDICTIONS, others, len(cases))
+    looked = where_it_looked([case for case in cases if case.score is not None], bases, names)
     write_page(html, cases, bases, names, title=f"KT-NET on {task.folder}: {page.evaluation.name}",
-               gloss=open_glosses(settings.knowledge.wordnet_path, folder, bases))
-    scored = [case for case in cases if case.score is not None]
-    if scored:
+               gloss=open_glosses(settings.knowledge.wordnet_path, folder, bases), looked=looked)
+    if looked:
         LOGGER.info("where the memories looked, by right and wrong answers:\n%s",
-                    "\n".join(describe_looked(where_it_looked(scored, bases, names), bases)))
+                    "\n".join(describe_looked(looked, bases)))
     LOGGER.info("%s: %d questions, %.1f MB; open it in a browser", html, len(cases), html.stat().st_size / 1e6)
     if settings.decoding.save_logits:
         gather_logits(results).save(settings.decoding.save_logits)

@@ -25,12 +25,23 @@ def to_json(result: Result) -> str:
     return text
 
 
+def percent(probability: float) -> str:
+    """A probability for people.
+
+    >>> percent(0.1234), percent(0.0001), percent(0.0)
+    ('12.3%', '<0.1%', '0%')
+    """
+    if probability < 0.001:
+        return "<0.1%" if probability > 0 else "0%"
+    return f"{probability:.1%}"
+
+
 def to_text(result: Result) -> str:
     """A result for people."""
     others = [entry for entry in result.n_best if entry.text != result.answer][:SHOWN - 1]
-    lines = [f"{result.answer or 'no answer'}  ({result.probability:.1%})"]
-    lines += [f"    or: {entry.text or 'no answer'}  ({entry.probability:.1%})" for entry in others]
-    lines += [f"    {other.label}: {other.prediction or 'no answer'}  ({other.probability:.1%})"
+    lines = [f"{result.answer or 'no answer'}  ({percent(result.probability)})"]
+    lines += [f"    or: {entry.text or 'no answer'}  ({percent(entry.probability)})" for entry in others]
+    lines += [f"    {other.label}: {other.prediction or 'no answer'}  ({percent(other.probability)})"
               for other in result.compared]
     return "\n".join(lines)
 

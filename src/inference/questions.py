@@ -9,25 +9,59 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.settings import QuestionSettings
+from src.reader.tokenization import basic_tokens
+from src.settings import PredictionSettings, QuestionSettings
 from utils.util import InputError, is_text, read_text
 
 PATH = re.compile(r"(\.{0,2}|~)/\S[^\n]*|[^\n]*\.(txt|md|html?|json|pdf|docx?|csv)", re.IGNORECASE)
 LONGEST_PATH = 256      # characters of what is taken for one
 
 
-def read_passage(given: QuestionSettings) -> str:
-    """The passage of the flags.
+def check_flags(settings: PredictionSettings) -> None:
+    """Refuse flags of predict.py that do not go together, and questions without words.
 
     Raises:
-        InputError: not exactly one is given, its file cannot be read, or its text looks like the name of a file.
+        InputError: so it is.
     """
+    given = settings.question
+    text = given.passage is not None or given.passage_file is not None or bool(given.question)
+    if given.serve is not None and (text or given.html is not None or settings.page.evaluation is not None):
+        raise InputError("--serve: passages and questions come over HTTP; leave --passage, --passage_file, --question, "
+                         "--html and --evaluation out")
+    if settings.page.evaluation is not None and (text or given.html is None):
+        raise InputError("--evaluation: needs --html FILE, and takes no passage and no question")
+    if given.html is not None and not given.html.absolute().parent.is_dir():
+        raise InputError(f"--html {given.html}: there is no folder {given.html.parent}; make it first")
+    for question in given.question:
+        if not has_words(question):
+            raise InputError(f"--question {question!r}: no words in the question; give some text, or leave the flag "
+                             "out for a prompt")
+
+
+def has_words(text: str) -> bool:
+    """Whether there is anything in a text that a network can read."""
+    return bool(basic_tokens(text, lower_case=False))
+
+
+def read_passage(settings: PredictionSettings) -> str | None:
+    """The passage of the flags; None with --serve and --evaluation, which take none.
+
+    Raises:
+        InputError: not exactly one is given, its file cannot be read or has no words, or its text looks like the name
+            of a file.
+    """
+    given = settings.question
+    if given.serve is not None or settings.page.evaluation is not None:
+        return None
     if given.passage is not None and given.passage_file is None:
         check_text(given.passage)
         return given.passage
     if given.passage_file is None or given.passage is not None:
-        raise InputError("give one of --passage, --passage_file and --evaluation")
-    return read_text(given.passage_file)
+        raise InputError("give one of --passage, --passage_file, --evaluation and --serve")
+    text = read_text(given.passage_file)
+    if not has_words(text):
+        raise InputError(f"--passage_file {given.passage_file}: no words in the passage; give a text file")
+    return text
 
 
 def check_text(passage: str) -> None:
@@ -37,7 +71,7 @@ def check_text(passage: str) -> None:
         InputError: it is.
     """
     text = passage.strip()
-    if not text:
+    if not has_words(text):
         raise InputError("no words in the passage; give a text or a text file")
     if len(text) < LONGEST_PATH and (PATH.fullmatch(text) or Path(text).is_file()):
         there = Path(os.path.expanduser(text))

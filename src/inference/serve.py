@@ -18,12 +18,14 @@ from concurrent.futures import Future
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from src.inference.reader import Reader
 from src.settings import PredictionSettings
 from src.viewer.page import render_page
 from utils.util import LOGGER, InputError, parse_json
+
+if TYPE_CHECKING:
+    from src.inference.reader import Reader
 
 ADDRESS = "127.0.0.1"
 LONGEST_BODY = 1_000_000          # bytes of a request
@@ -182,10 +184,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on this machine.
+    """Listens on this machine; what comes before there is a service waits.
 
     Args:
-        service: answers.
         port: 0 takes any that is free.
 
     Raises:
@@ -194,9 +195,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128
+    service: Service
 
-    def __init__(self, service: Service, port: int) -> None:
-        self.service = service
+    def __init__(self, port: int) -> None:
         try:
             super().__init__((ADDRESS, port), Handler)
         except (OSError, OverflowError) as error:
@@ -206,8 +207,10 @@ class Server(ThreadingHTTPServer):
 def run_server(settings: PredictionSettings) -> None:
     """What predict.py --serve does: answer until the process is stopped."""
     assert settings.question.serve is not None
-    service = Service(Reader(settings))
-    with Server(service, settings.question.serve) as server:
+    with Server(settings.question.serve) as server:
+        from src.inference.reader import Reader  # imports MindSpore: not for a port in use
+        LOGGER.info("loading MindSpore")
+        service = server.service = Service(Reader(settings))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         LOGGER.info("http://%s:%d/ answers questions; Ctrl-C ends it", *server.server_address[:2])
         try:

@@ -8,8 +8,8 @@ from pathlib import Path
 from src.config import SQUAD, DataFolder, KnowledgeBase
 from src.reader.tokenization import BertTokenizer
 from src.settings import AS_CONVERTED, PredictionSettings
-from src.weights.checkpoint import load_config, load_options
 from src.weights.folder import is_model_folder, read_folder
+from src.weights.sizes import load_config, load_options
 from utils.util import InputError
 
 

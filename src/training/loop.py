@@ -13,7 +13,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from src.checks import check_evaluation, check_training
 from src.config import KTNetConfig, feature_columns
 from src.data_convert import prepare_features
 from src.dataset import create_train_dataset, plan_device_rows
@@ -32,14 +31,8 @@ from src.training.stages import Stage, estimate_stages, plan_stages, with_encode
 from src.training.state import OUTPUT_KEPT, TrainingState, fixed_settings
 from src.training.step import AccumulateStep, ApplyStep, MovingAverage, TrainStep, learning_rate_at
 from src.weights.build import build_for_evaluation, build_for_training
-from src.weights.checkpoint import (
-    AVERAGE_PREFIX,
-    checkpoints_in,
-    remove_checkpoint,
-    save_config,
-    sweep_unfinished,
-    write_checkpoint,
-)
+from src.weights.checkpoint import AVERAGE_PREFIX, checkpoints_in, remove_checkpoint, sweep_unfinished, write_checkpoint
+from src.weights.sizes import save_config
 from utils.device import CompiledLengths, Devices, set_up_device
 from utils.memory import available_memory
 from utils.modelarts import fetch_data, send_results
@@ -328,8 +321,6 @@ def with_fetched_data(settings: S, devices: Devices) -> S:
 def run_training(settings: TrainingSettings) -> None:
     """What run_KTNET_{task}.py does: --do_train, then --do_predict."""
     job, device = settings.job, settings.device
-    if not settings.modelarts.is_modelarts:
-        check_training(settings)
     devices = set_up_device(device.device_target, device.device_id, job.device_num if job.is_distribute else None)
     settings = with_fetched_data(settings.on_device(devices.target), devices)
     checkpoint = job.load_checkpoint_path or job.init_checkpoint
@@ -342,8 +333,7 @@ def run_training(settings: TrainingSettings) -> None:
         settings, manifest = prepare_features(settings, "train")
         checkpoint = train(settings, manifest, devices)
     if job.do_predict and devices.is_first:
-        if checkpoint is None:
-            raise InputError("--do_predict True with --do_train False: give the checkpoint by --load_checkpoint_path")
+        assert checkpoint is not None       # src.checks
         evaluate_checkpoint(settings.evaluation(checkpoint), settings.run.checkpoints)
     if settings.modelarts.save_url and settings.modelarts.is_modelarts and devices.is_first:
         send_results(settings.run.checkpoints, settings.job.save_finetune_checkpoint_path,
@@ -355,8 +345,6 @@ def run_training(settings: TrainingSettings) -> None:
 
 def run_evaluation(settings: EvaluationSettings) -> None:
     """What run_KTNET_{task}_eval.py does."""
-    if not settings.modelarts.is_modelarts:
-        check_evaluation(settings)
     devices = set_up_device(settings.device.device_target, settings.device.device_id)
     settings = with_fetched_data(settings.on_device(devices.target), devices)
     evaluate_checkpoint(settings, settings.run.checkpoints, with_memories=True)

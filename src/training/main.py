@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What run_KTNET_<task>.py and run_KTNET_<task>_eval.py do.
 
-MindSpore takes seconds to import: not for --help, wrong flags or --check_only.
+MindSpore takes seconds to import: not for --help, wrong flags, missing files or --check_only.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from src.checks import check_only
+from src.checks import check_evaluation, check_only, check_training
 from src.config import TaskConfig
 from src.settings import EvaluationSettings, TrainingSettings
 from src.weights.hub import with_local_models
+from src.weights.sizes import check_dataset, load_config
+from utils.device import choose_target
 from utils.util import set_up_logging
 
 
@@ -25,6 +27,9 @@ def train(task: TaskConfig, argv: Sequence[str] | None = None) -> None:
         from src.data_convert import convert_only
         convert_only(settings)
     else:
+        if not settings.modelarts.is_modelarts:     # whose files are not here yet
+            check_training(settings)
+        choose_target(settings.device.device_target)
         from src.training.loop import run_training
         run_training(settings)
 
@@ -37,5 +42,10 @@ def evaluate(task: TaskConfig, argv: Sequence[str] | None = None) -> None:
     if settings.run.check_only:
         check_only(settings)
     else:
+        if not settings.modelarts.is_modelarts:
+            check_evaluation(settings)
+            checkpoint = settings.checkpoint.load_checkpoint_path
+            check_dataset(load_config(checkpoint), task.name, checkpoint)
+        choose_target(settings.device.device_target)
         from src.training.loop import run_evaluation
         run_evaluation(settings)

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.config import KnowledgeBase
 from src.viewer.cases import Case
-from src.viewer.looked import where_it_looked
+from src.viewer.looked import Looked
 from src.viewer.names import describe
 from utils.util import write_text
 
@@ -34,7 +34,8 @@ class Interned:
 
 
 def write_page(path: Path | str, cases: Sequence[Case], bases: Sequence[KnowledgeBase],
-               names: Mapping[str, Sequence[str]], title: str = TITLE, gloss: Gloss | None = None) -> None:
+               names: Mapping[str, Sequence[str]], title: str = TITLE, gloss: Gloss | None = None,
+               looked: Sequence[Looked] = ()) -> None:
     """Write the page atomically.
 
     Args:
@@ -44,15 +45,16 @@ def write_page(path: Path | str, cases: Sequence[Case], bases: Sequence[Knowledg
         names: for each knowledge base the names of its concepts; concept i is at index i - 1.
         title: of the page.
         gloss: explains concepts.
+        looked: where the network looked, for an evaluation.
     """
-    write_text(path, render_page(cases, bases, names, title, gloss))
+    write_text(path, render_page(cases, bases, names, title, gloss, looked))
 
 
 def render_page(cases: Sequence[Case], bases: Sequence[KnowledgeBase], names: Mapping[str, Sequence[str]],
-                title: str = TITLE, gloss: Gloss | None = None) -> str:
+                title: str = TITLE, gloss: Gloss | None = None, looked: Sequence[Looked] = ()) -> str:
     """The HTML that :func:`write_page` writes."""
     template = TEMPLATE.read_text(encoding="utf-8")
-    return template.replace(PLACEHOLDER, embed(page_data(cases, bases, names, title, gloss)))
+    return template.replace(PLACEHOLDER, embed(page_data(cases, bases, names, title, gloss, looked)))
 
 
 def embed(values: Any) -> str:
@@ -62,7 +64,7 @@ def embed(values: Any) -> str:
 
 
 def page_data(cases: Sequence[Case], bases: Sequence[KnowledgeBase], names: Mapping[str, Sequence[str]],
-              title: str, gloss: Gloss | None = None) -> dict[str, Any]:
+              title: str, gloss: Gloss | None = None, looked: Sequence[Looked] = ()) -> dict[str, Any]:
     """What the template's script reads; the fields are described there."""
     passages, concepts, lists = Interned(), [Interned() for _ in bases], Interned()
     written = [_case(case, passages, concepts, lists) for case in cases]
@@ -74,15 +76,7 @@ def page_data(cases: Sequence[Case], bases: Sequence[KnowledgeBase], names: Mapp
             "lists": [list(numbers) for numbers in lists.items],
             "passages": [{"words": words, "pieces": pieces, "owners": owners}
                          for words, pieces, owners in passages.items],
-            "looked": _looked(cases, bases, names), "cases": written}
-
-
-def _looked(cases: Sequence[Case], bases: Sequence[KnowledgeBase],
-            names: Mapping[str, Sequence[str]]) -> list[list[Any]]:
-    """Where the network looked, for an evaluation of several questions."""
-    if len(cases) < 2 or any(case.score is None for case in cases):
-        return []
-    return [[row.base, row.group, row.pieces, row.right, row.wrong] for row in where_it_looked(cases, bases, names)]
+            "looked": [[row.base, row.group, row.pieces, row.right, row.wrong] for row in looked], "cases": written}
 
 
 def _case(case: Case, passages: Interned, concepts: Sequence[Interned], lists: Interned) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from src.settings import (
 )
 from src.weights.checkpoint import load_weights, open_checkpoint, open_encoder
 from src.weights.names import MINDSPORE_DEFAULTS
+from src.weights.sizes import check_dataset
 from utils.util import LOGGER, InputError
 
 UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")    # sizes of an encoder that no weight's shape tells
@@ -101,10 +102,8 @@ def check_meaning(config: KTNetConfig, manifest: Mapping[str, Any], checkpoint: 
     Raises:
         InputError: another data set, another vocabulary, or concepts in another order.
     """
-    dataset = manifest.get("settings", {}).get("dataset", "")
-    if same_dataset and config.dataset and dataset and dataset != config.dataset:
-        raise InputError(f"{checkpoint}: was trained on {config.dataset}, the questions are those of {dataset}; give a "
-                         f"checkpoint of {dataset}")
+    if same_dataset:
+        check_dataset(config, manifest.get("settings", {}).get("dataset", ""), checkpoint)
     pieces = vocabulary_md5(manifest)
     if config.vocabulary_md5 and pieces and pieces != config.vocabulary_md5:
         raise InputError(f"--vocab_path: not the vocabulary that {checkpoint} was trained with (MD5 {pieces}, its own "
@@ -176,7 +175,7 @@ def build_for_training(settings: TrainingSettings, manifest: Mapping[str, Any]) 
     network = KTNET(config, {name: table.values for name, table in tables.items()}, is_training=True,
                     compute_type=compute_type(settings.device), seed=settings.recipe.random_seed)
     report = load_weights(network, start, prefix="bert." if job.init_checkpoint is None else "")
-    LOGGER.info("%s: %s", start.path, report)
+    LOGGER.info("starting from %s: %s", start.path, report)
     return network, config
 
 
@@ -220,6 +219,7 @@ def build_for_evaluation(settings: EvaluationSettings | PredictionSettings, mani
     blank = dataclasses.replace(config, bert=dataclasses.replace(config.bert, initializer_range=0.0))
     network = network_class(blank, is_training=False, compute_type=compute_type(settings.device))
     report = load_weights(network, opened, use_average=settings.checkpoint.use_ema)
-    LOGGER.info("%s: %s", checkpoint, report)
+    if not report.is_exact:
+        LOGGER.info("%s: %s", checkpoint, report)
     network.set_train(False)
     return network, config

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -24,7 +23,6 @@ from mindspore import Tensor, nn
 from safetensors import SafetensorError
 
 from src.config import KTNetConfig
-from src.settings import AS_CONVERTED, PredictionSettings
 from src.weights.folder import (
     CONFIG,
     WEIGHTS,
@@ -37,8 +35,9 @@ from src.weights.folder import (
     write_safetensors,
 )
 from src.weights.names import network_shapes
+from src.weights.sizes import config_path, load_config
 from utils.memory import available_memory, free_memory
-from utils.util import LOGGER, InputError, atomic_path, describe, json_digest, read_json, write_json
+from utils.util import LOGGER, InputError, atomic_path, describe
 
 AVERAGE_PREFIX = "ema."
 # What checkpoints of the older port hold beside the weights, and the name it gave to self-matching's bias.
@@ -46,7 +45,6 @@ OLDER_PORT_EXTRAS = ("concept_ordinal", ".dense_2.", "bert.dense.")
 OLDER_PORT_BIAS = "create_parameter_bias"
 SAFETENSORS = ".safetensors"
 CRC_MARK, CRC_DIGITS = b"crc_num", 10       # how MindSpore ends a checkpoint with a CRC
-NETWORK_DIGEST = "network_sha256"           # beside the sizes: a changed one would compute something else
 WORKPLACE = ".saving"                       # part of the name of the folder that a checkpoint is written in
 
 
@@ -230,6 +228,11 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)    # parameters of the network that the checkpoint lacks
     ignored: list[str] = field(default_factory=list)    # what the checkpoint has beside them
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the checkpoint has what the network needs, and nothing else."""
+        return not (self.missing or self.ignored)
+
     def __str__(self) -> str:
         text = f"{len(self.loaded)} parameters loaded"
         if self.missing:
@@ -279,53 +282,6 @@ def load_weights(network: nn.Cell, checkpoint: Checkpoint, use_average: bool = F
     if report.missing and not (checkpoint.is_older_port and report.loaded):
         raise InputError(f"{path}: lacks {_shorten(report.missing)}: not a checkpoint of this network")
     return report
-
-
-def config_path(checkpoint: Path | str) -> Path:
-    """Where the sizes and options of a checkpoint or model folder are."""
-    return Path(checkpoint) / CONFIG if is_model_folder(checkpoint) else Path(checkpoint).with_suffix(".json")
-
-
-def save_config(checkpoint: Path | str, network: KTNetConfig, options: Mapping[str, Any]) -> None:
-    """Write the network's sizes and the run's options beside a checkpoint."""
-    sizes = network.to_dict()
-    write_json(config_path(checkpoint), {"network": sizes, NETWORK_DIGEST: json_digest(sizes),
-                                         "options": dict(options)})
-
-
-def load_config(checkpoint: Path | str) -> KTNetConfig | None:
-    """The sizes saved beside a checkpoint; None if there are none (a checkpoint of the older port).
-
-    Raises:
-        InputError: the file is broken, or was changed.
-    """
-    if is_model_folder(checkpoint):
-        return read_folder(checkpoint).network
-    path = config_path(checkpoint)
-    if not path.is_file():
-        return None
-    values = read_json(path)
-    network = values.get("network") if isinstance(values, dict) else None
-    config = KTNetConfig.from_dict(network, path)
-    if values.get(NETWORK_DIGEST, digest := json_digest(network)) != digest:
-        raise InputError(f"{path}: what it says of the network was changed since it was written; copy it again from "
-                         "where the network was trained")
-    return config
-
-
-def load_options(checkpoint: Path | str) -> dict[str, Any]:
-    """The flags with which a checkpoint's features were made, as far as the file with its sizes says them.
-
-    Raises:
-        InputError: the file is broken, or a value is none that the flag can have.
-    """
-    path = config_path(checkpoint)
-    values = read_json(path)
-    options = values.get("options", {}) if isinstance(values, dict) else None
-    if not isinstance(options, dict):
-        raise InputError(f"{path}: its options are not an object; copy it again from where the network was trained")
-    return PredictionSettings.from_values({name: options[name] for name in (*AS_CONVERTED, "vocab_path")
-                                           if name in options}, path)
 
 
 def checkpoints_in(folder: Path, task: str) -> list[Path]:
