@@ -9,6 +9,7 @@ if __name__ == "__main__":      # before the imports, which may fail
 
 from collections.abc import Sequence
 
+from src.checks import need_data_folder
 from src.config import SPLITS, DataFolder, TaskConfig
 from src.conversion import Conversion
 from src.data_convert import convert_all
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Convert the splits that the flags name."""
     settings = ConversionSettings.parse(argv)
     set_up_logging()
+    need_data_folder(settings)
     chosen = settings.conversion
     conversions = [choose_conversion(task, split, settings) for task in settings.data.folder.tasks(chosen.dataset)
                    for split in SPLITS if chosen.split in (split, "all")]

@@ -17,7 +17,7 @@ if __name__ == "__main__":      # before the imports, which may fail
 import os
 from collections.abc import Sequence
 
-from src.checks import need_checkpoint
+from src.checks import need_checkpoint, need_data_folder
 from src.inference.questions import check_flags, read_passage
 from src.settings import PredictionSettings
 from src.weights.hub import with_local_models
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = PredictionSettings.parse(argv)
     set_up_logging()
     settings = with_local_models(settings)
+    need_data_folder(settings)
     need_checkpoint(settings)
     check_flags(settings)
     passage = read_passage(settings)

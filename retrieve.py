@@ -13,6 +13,7 @@ if __name__ == "__main__":      # before the imports, which may fail
 
 from collections.abc import Sequence
 
+from src.checks import need_data_folder
 from src.config import KNOWLEDGE_BASES, DataFolder
 from src.knowledge.steps import STEPS, Options, Retrieval
 from src.settings import RetrievalSettings, knowledge_bases
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps that were asked for."""
     settings = RetrievalSettings.parse(argv)
     set_up_logging()
+    need_data_folder(settings)
     folder = DataFolder(settings.data_url, settings.shard)
     own = tuple(base for base in knowledge_bases(settings.kb_config or folder.kb_config())
                 if base.name not in {official.name for official in KNOWLEDGE_BASES})

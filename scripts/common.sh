@@ -93,7 +93,7 @@ EOF
 
 read_arguments() {  # "NAME NAME [NAME]" ARGUMENTS...: sets POSITIONAL and, from what follows --, FLAGS
     local -a names
-    local least
+    local least argument
     read -ra names <<<"$1"
     least=$((${#names[@]} - $(tr -cd '[' <<<"$1" | wc -c)))
     shift
@@ -110,8 +110,13 @@ read_arguments() {  # "NAME NAME [NAME]" ARGUMENTS...: sets POSITIONAL and, from
         shift
     done
     if (($#)); then FLAGS=("${@:2}"); fi
+    for argument in "${POSITIONAL[@]}"; do
+        [[ $argument != --* ]] || die "$argument: flags of the Python script go after --, as in:" \
+            "$SELF${names[*]:+ ${names[*]}} -- $argument ..."
+    done
     ((${#POSITIONAL[@]} >= least && ${#POSITIONAL[@]} <= ${#names[@]})) ||
-        die "${#POSITIONAL[@]} arguments given; usage: $SELF ${names[*]} [-- FLAGS of the Python script]"
+        die "${#POSITIONAL[@]} arguments given; usage: $SELF${names[*]:+ ${names[*]}}" \
+            "[-- FLAGS of the Python script]; --help says more"
 }
 
 check() {           # SCRIPT FLAGS...: one line and exit code 2 where something is missing

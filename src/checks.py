@@ -16,6 +16,7 @@ from utils.args import Settings
 from utils.device import VISIBLE, choose_target, count_devices
 from utils.util import InputError
 
+DATA_FIX = "docs/data.md says where to get the data, and where it belongs"
 CHECKPOINT_FIX = "training writes KTNET_*.ckpt below output/finetune_checkpoint"
 
 
@@ -30,14 +31,26 @@ def need(settings: Settings, flag: str, fix: str) -> None:
         raise InputError(f"{settings.spelled(flag)} {path}: no such file; {fix}")
 
 
+def need_data_folder(settings: Settings) -> None:
+    """Refuse a --data_url that the user gave and that is not there.
+
+    Raises:
+        InputError: it is not.
+    """
+    folder = settings.flags()["data_url"]
+    if "data_url" in settings.given and not folder.is_dir():
+        raise InputError(f"--data_url {folder}: no such folder; {DATA_FIX}")
+
+
 def need_checkpoint(settings: Settings, flag: str = "load_checkpoint_path") -> None:
     """Refuse a checkpoint that a flag names and that is missing; a model folder is one, too.
 
     Raises:
         InputError: it is.
     """
-    if not settings.flags()[flag].is_dir():
-        need(settings, flag, CHECKPOINT_FIX)
+    path = settings.flags()[flag]
+    if not path.exists():
+        raise InputError(f"{settings.spelled(flag)} {path}: no such file or model folder; {CHECKPOINT_FIX}")
 
 
 def check_features(settings: TrainingSettings | EvaluationSettings, split: str) -> None:
@@ -78,6 +91,7 @@ def check_training(settings: TrainingSettings) -> None:
     """
     from src.training.log import check_scalars
 
+    need_data_folder(settings)
     job = settings.job
     if job.do_train:
         if job.tensorboard:
@@ -104,6 +118,7 @@ def check_evaluation(settings: EvaluationSettings) -> None:
     Raises:
         InputError: something is missing.
     """
+    need_data_folder(settings)
     need_checkpoint(settings)
     check_features(settings, "dev")
 
@@ -117,15 +132,16 @@ def check_only(settings: TrainingSettings | EvaluationSettings) -> None:
     Raises:
         InputError: something is missing or in the way.
     """
-    check_packages()
     if not settings.data.data_url.is_dir():
-        raise InputError(f"{settings.data.data_url}: no such folder; DATAPATH is the data folder (see the README)")
-    target = settings.device.device_target
-    check_devices(choose_target(target) if target == "auto" else target, devices_here(settings))
+        raise InputError(f"{settings.data.data_url}: no such folder; DATAPATH is the data folder: {DATA_FIX}")
     if isinstance(settings, EvaluationSettings):
         check_evaluation(settings)
     else:
         check_training(settings)
+    target = settings.device.device_target
+    check_devices(choose_target(target) if target == "auto" else target, devices_here(settings))
+    check_packages()
+    if isinstance(settings, TrainingSettings):
         show_training(settings)
 
 

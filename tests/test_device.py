@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+import data_convert
 import export
 import predict
+import retrieve
 import run_KTNET_record
 import run_KTNET_squad_eval
 from src.checks import devices_here
@@ -56,7 +58,7 @@ def test_a_device_that_this_mindspore_cannot_use(monkeypatch, caplog, wanted):
 @pytest.mark.parametrize(("main", "flags", "said"), [
     (run_KTNET_record.main, [], "ReCoRD/train.json: no such file"),
     (run_KTNET_squad_eval.main, ["--load_checkpoint_path", "nope.ckpt"], "--load_checkpoint_path nope.ckpt"),
-    (predict.main, ["--model", "nope.ckpt"], "--model nope.ckpt: no such file"),
+    (predict.main, ["--model", "nope.ckpt"], "--model nope.ckpt: no such file or model folder"),
     (export.main, ["--load_checkpoint_path", "nope.ckpt", "--dataset", "squad"], "--load_checkpoint_path nope.ckpt")])
 def test_what_is_missing_is_named_before_a_device_is_looked_for(monkeypatch, tmp_path, main, flags, said):
     """Nor is MindSpore imported, which all of these modules do."""
@@ -66,6 +68,15 @@ def test_what_is_missing_is_named_before_a_device_is_looked_for(monkeypatch, tmp
         monkeypatch.setitem(sys.modules, f"src.{module}", None)
     with pytest.raises(InputError, match=said):
         main([*flags, "--device_target", "Ascend", *(["--data_url", str(tmp_path)] if main is not export.main else [])])
+
+
+@pytest.mark.parametrize("main", [run_KTNET_record.main, run_KTNET_squad_eval.main, predict.main, data_convert.main,
+                                  retrieve.main])
+def test_a_data_folder_that_is_not_there_is_named(main, tmp_path):
+    (tmp_path / "a.ckpt").touch()
+    model = ["--model", str(tmp_path / "a.ckpt")] if main in (run_KTNET_squad_eval.main, predict.main) else []
+    with pytest.raises(InputError, match="--data_url .*absent: no such folder; docs/data.md"):
+        main([*model, "--data_url", str(tmp_path / "absent")])
 
 
 def test_a_device_that_is_not_there_is_named_before_mindspore_is_loaded(monkeypatch, tmp_path):

@@ -138,6 +138,8 @@ def is_alive(pid: int) -> bool:
 def test_asks_for_its_arguments(launchers: Launchers, name: str) -> None:
     result = launchers.call(name)
     assert result.returncode == 2 and "DATAPATH" in result.stderr and result.stderr.count("\n") == 1
+    flag = launchers.call(name, "--epoch", "3")
+    assert flag.returncode == 2 and "--epoch: flags of the Python script go after --" in flag.stderr
     assert not launchers.made()
 
 
@@ -405,6 +407,8 @@ def test_rank_tables(launchers: Launchers) -> None:
         read_rank_table(path, 0, 2)
     with pytest.raises(InputError, match="--node_rank 3: with 1 hosts it is at most 0"):
         read_rank_table(path, 3, 1)
+    with pytest.raises(InputError, match="absent.json: no such file; RANK_TABLE_FILE is"):
+        read_rank_table(path.with_name("absent.json"), 0, 1)
     launchers.write_rank_table(range(1, 3))
     with pytest.raises(InputError, match=r"ranks are \[1, 2\]"):
         read_rank_table(path, 0, 1)

@@ -316,7 +316,7 @@ def test_asking_before_the_training_has_ended(tmp_path):
     path = tmp_path / "sample" / "squad" / "finetune_checkpoint" / "KTNET_squad-4_18.ckpt"
     path.parent.mkdir(parents=True)
     path.touch()
-    values = {"OUTPUT": str(tmp_path), "PYTHON": "true"}
+    values = {"OUTPUT": str(tmp_path), "PYTHON": "/bin/true"}
     with open(tmp_path / ".quickstart.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         running = ask("a b", "c", **values).stderr
@@ -338,6 +338,7 @@ def test_asking_before_the_training_has_ended(tmp_path):
 def test_asking_in_vain(tmp_path, arguments, values, message):
     path = tmp_path / "run" / "squad" / "finetune_checkpoint" / "KTNET_squad-1_2.ckpt"
     path.parent.mkdir(parents=True)
+    (tmp_path / "run" / "data").mkdir()
     path.touch()
     ended = ask(*arguments, **{"OUTPUT": str(tmp_path), "PYTHON": sys.executable, **values})
     assert ended.returncode == 2 and message in ended.stdout + ended.stderr

@@ -239,7 +239,7 @@ def test_every_recipe_in_config_can_be_used(path):
     ("a.json", '{"epoch": 1, "epoch": 2}', "the key 'epoch' comes twice"),
     ("a.yaml", "load_pretrain_checkpoint_path: a\ninit_pretraining_params: b", "given twice, under two names"),
     ("a.json", "{", "not JSON"),
-    ("b.yaml", None, "no such file")])
+    ("b.yaml", None, "b.yaml: no such file; the recipes")])
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path, name, text, said):
     if text is not None:
         (tmp_path / name).write_text(text)

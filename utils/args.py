@@ -388,6 +388,8 @@ class Settings:
         Raises:
             InputError: the file is missing, is not a mapping, or has an unknown key or a value that is invalid.
         """
+        if not path.exists():
+            raise InputError(f"--config {path}: no such file; the recipes that come with this are in config/")
         return cls.from_values(read_mapping_file(path), path, task)
 
     @classmethod

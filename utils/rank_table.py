@@ -36,7 +36,7 @@ def read_rank_table(path: Path, node_rank: int, nodes: int) -> list[tuple[int, i
     Raises:
         InputError: the file is missing, is no rank table, or its ranks are not 0, 1, 2, ...
     """
-    table = read_json(path)
+    table = read_json(path, "RANK_TABLE_FILE is the JSON that Huawei's hccl_tools.py makes")
     try:
         servers = [[(_number(device["rank_id"]), _number(device["device_id"])) for device in server["device"]]
                    for server in table["server_list"]]

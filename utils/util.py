@@ -136,14 +136,18 @@ def open_text(path: Path | str, fix: str = "") -> Iterator[TextIO]:
                              f"{fix or 'is this a text file? Save it as UTF-8, or fetch it again'}") from None
 
 
-def read_json(path: Path | str) -> Any:
+def read_json(path: Path | str, fix: str = "") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: of the file.
+        fix: what to do where it is missing or no text, as for :func:`read_text`.
 
     Raises:
         InputError: the file is missing, is not UTF-8, is not JSON (see :func:`parse_json`), or an object has a key
             twice, so that one of the values would be ignored.
     """
-    return parse_json(read_text(path), path, object_pairs_hook=_without_repeats)
+    return parse_json(read_text(path, fix), path, object_pairs_hook=_without_repeats)
 
 
 def parse_json(text: str, source: Path | str, **options: Any) -> Any:

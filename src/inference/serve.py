@@ -201,7 +201,8 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((ADDRESS, port), Handler)
         except (OSError, OverflowError) as error:
-            raise InputError(f"--serve {port}: cannot listen there ({error}); give another port") from None
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"--serve {port}: cannot listen there ({reason}); give another port") from None
 
 
 def run_server(settings: PredictionSettings) -> None:
