@@ -41,7 +41,10 @@ only_one() {        # LOCK PLACE: refuse where this script is at work already; t
 
 under_guard() {     # ARGUMENTS...: start this script again so that nothing it starts outlives it (see guard.py)
     local candidate
-    [[ ${KTNET_RUN:-} != */"$PPID"-* && ${KTNET_RUN:-} != "$PPID"-* ]] || return 0      # that is done
+    if [[ ${KTNET_RUN:-} == */"$PPID"-* || ${KTNET_RUN:-} == "$PPID"-* ]]; then         # that is done
+        set -m          # or bash would put SIGINT off until the command it waits for has ended, and then go on
+        return
+    fi
     for candidate in ${PYTHON:+"$PYTHON"} "$ROOT/.venv/bin/python" python3 python python3.11 python3.12; do
         if "$candidate" -I -c 'import fcntl' 2>/dev/null; then
             exec "$candidate" -I "$ROOT/scripts/guard.py" -- bash "$0" "$@"

@@ -62,6 +62,20 @@ def test_a_signal_ends_everything(guarded, number: signal.Signals) -> None:
     assert all_end(pids)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_script_below_the_guard_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text(f"source '{ROOT}/scripts/common.sh'\nunder_guard\n"
+                      "bash -c 'echo $$; exec sleep 500'\necho went on\n")
+    process = subprocess.Popen(["bash", str(script)], text=True, stdout=subprocess.PIPE)
+    sleeper = int(process.stdout.readline())
+    inner = int(Path(f"/proc/{sleeper}/stat").read_text().rpartition(")")[2].split()[1])
+    assert inner != process.pid             # which became the guard
+    os.kill(inner, number)
+    assert process.communicate(timeout=30)[0] == "" and process.returncode == 128 + number
+    assert all_end([sleeper, inner])
+
+
 def test_the_end_of_the_command_ends_the_rest(guarded) -> None:
     guard, pids = guarded
     os.kill(pids[-1], signal.SIGKILL)       # bash itself
