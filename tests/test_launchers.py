@@ -279,6 +279,13 @@ def test_settings_of_the_callers_shell_change_nothing(launchers: Launchers) -> N
     assert result.returncode == 2 and "train-v1.1.json: no such file" in result.stderr, result.stderr
 
 
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="an archive, not a clone")
+def test_a_clone_of_git_for_windows_has_scripts_that_start(tmp_path: Path) -> None:
+    subprocess.run(["git", "-c", "core.autocrlf=true", "clone", "-q", REPOSITORY, tmp_path / "clone"], check=True)
+    scripts = [path for ending in ("*.sh", "*.py") for path in (tmp_path / "clone").rglob(ending)]
+    assert len(scripts) > 100 and not [path for path in scripts if b"\r" in path.read_bytes()]
+
+
 def test_newest_checkpoint_is_the_one_of_the_last_step(launchers: Launchers) -> None:
     output = launchers.root / "quickstart_output"
     for run, names in (("old", ("KTNET_squad-9_90.ckpt",)),

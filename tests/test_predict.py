@@ -192,7 +192,10 @@ def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
 
 @pytest.mark.slow      # five networks are loaded
 def test_compiled_graphs_are_kept_apart(folder, tmp_path, monkeypatch, caplog):
-    """Each kind of network and length has a folder of its own; a folder that cannot be made is done without."""
+    """Each kind of network and length has a folder of its own; a damaged graph is compiled again.
+
+    A folder that cannot be made is done without.
+    """
     from src.inference import Reader
     from src.inference.graph_cache import cache_folder
 
@@ -207,6 +210,10 @@ def test_compiled_graphs_are_kept_apart(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("KTNET_GRAPH_CACHE", str(tmp_path / "graphs"))
     assert answer() == answer() == expected
     assert len(list((tmp_path / "graphs").iterdir())) == 1
+    graph = next((tmp_path / "graphs").rglob("*.mindir"))
+    graph.chmod(0o600)
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    assert answer() == expected and not (graph.exists() and graph.read_bytes().endswith(b"?"))     # compiled again
     assert answer(html=tmp_path / "unused.html") == pytest.approx(expected, abs=1e-6)
     assert len(list((tmp_path / "graphs").iterdir())) == 2
     assert all(path.stat().st_mode & 0o77 == 0 for path in (tmp_path / "graphs").iterdir())

@@ -2,15 +2,17 @@
 """Graphs that were compiled for an earlier question: loading one takes a quarter of the time of compiling it.
 
 MindSpore's own cache goes by the order of the graphs in a process and by the files that the script imports at its top,
-so it may give one graph for another. Here every graph has a folder of its own, named after all that shapes it.
+so it may give one graph for another. Here every graph has a folder of its own, named after all that shapes it, with a
+digest of its files, which MindSpore would load with any bit changed.
 """
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from mindspore.graph import api
 
 from src.config import KTNetConfig
 from src.cpu import kernels
-from utils.util import LOGGER
+from utils.util import LOGGER, InputError, file_digest, json_digest, lock_folder, write_text
 
 SOURCES = Path(__file__).parents[1]
+DIGEST = "digest"
 SWITCH = "KTNET_GRAPH_CACHE"      # environment variable: a folder, or "off"
 
 
@@ -64,13 +67,40 @@ class GraphCache:
         place = self.folder / hashlib.sha256((self.digest + shapes).encode()).hexdigest()[:32]
         try:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = lock_folder(place, "")
+        except InputError:      # another process compiles this graph
+            yield
+            return
         except OSError as error:
             LOGGER.warning("%s: cannot be made (%s): graphs are not kept", place, error.strerror)
             self.folder = None
             yield
             return
+        remove_damaged(place)
         ms.set_context(enable_compile_cache=True, compile_cache_path=str(place))
         try:
             yield
+            with suppress(OSError):     # a full disk: the next process compiles again
+                write_text(place / DIGEST, files_digest(place))
         finally:
             ms.set_context(enable_compile_cache=False)
+            os.close(lock)
+
+
+def files_digest(place: Path) -> str:
+    """Of the names and contents of all files of a graph."""
+    return json_digest({str(path.relative_to(place)): file_digest(path) for path in place.rglob("*")
+                        if path.is_file() and path.name != DIGEST})
+
+
+def remove_damaged(place: Path) -> None:
+    """Remove a graph whose files are not those that were written, or were never finished."""
+    try:
+        whole = (place / DIGEST).read_bytes() == files_digest(place).encode()
+    except OSError:
+        whole = False
+    for path in [] if whole else list(place.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
