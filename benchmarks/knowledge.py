@@ -172,22 +172,32 @@ def report(args: argparse.Namespace, folder: DataFolder, probe: Probe) -> None:
 
 
 def lines_of(scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """One entry for each network, then one for each difference to none."""
+    """One entry for each network, then its difference to none in the same stages, and each at its best stages."""
     lines: list[dict[str, Any]] = []
+    best: dict[str, str] = {}                 # memories -> stages with the highest exact match
     for name, runs in scores.items():
         memories, stages = name.split("_")
         lines.append({"memories": memories, "stages": stages, "seeds": list(runs),
                       "exact_match": [round(float(run[:, 0].mean()), 2) for run in runs.values()],
                       "f1": [round(float(run[:, 1].mean()), 2) for run in runs.values()]})
-    for name, runs in scores.items():
-        memories, stages = name.split("_")
-        none = scores.get(f"none_{stages}", {})
+        if memories not in best or exact_match(runs) > exact_match(scores[f"{memories}_{best[memories]}"]):
+            best[memories] = stages
+    pairs = [(memories, stages, stages) for memories, stages in (name.split("_") for name in scores)]
+    if "none" in best:
+        pairs += [(memories, stages, best["none"]) for memories, stages in best.items()]
+    for memories, stages, of_none in dict.fromkeys(pairs):
+        runs, none = scores[f"{memories}_{stages}"], scores.get(f"none_{of_none}", {})
         common = [seed for seed in runs if seed in none]
         if memories != "none" and common:
             interval = difference_interval([runs[seed][:, 0] for seed in common],
                                            [none[seed][:, 0] for seed in common])
-            lines.append({"compared": f"{memories} minus none", "stages": stages, "seeds": common, **interval})
+            lines.append({"compared": f"{memories} in {stages} minus none in {of_none}", "seeds": common, **interval})
     return lines
+
+
+def exact_match(runs: Mapping[str, np.ndarray]) -> float:
+    """Mean over seeds and questions."""
+    return float(np.mean([run[:, 0].mean() for run in runs.values()]))
 
 
 if __name__ == "__main__":

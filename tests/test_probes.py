@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cloze, paired, probe_data
-from benchmarks.knowledge import fit_linear, linear_bound
+from benchmarks.knowledge import fit_linear, linear_bound, lines_of
 from benchmarks.probe_data import Kind, Probe, ProbeSizes
 from src.config import NELL, SQUAD, WORDNET, DataFolder
 from src.knowledge.concepts import write_concept_vectors
@@ -113,3 +113,13 @@ def test_a_cloze_question_takes_its_sentence_out():
         places = {(entity["start"], entity["end"]) for entity in item["passage"]["entities"]}
         assert {(one["start"], one["end"]) for one in answers} <= places
         assert item["qas"][0]["query"].replace("@placeholder", answers[0]["text"]) not in text
+
+
+def test_networks_are_compared_each_at_its_best_stages() -> None:
+    def runs(right: int) -> dict[str, np.ndarray]:
+        return {"45": np.repeat([[100.0, 100.0], [0.0, 0.0]], [right, 10 - right], axis=0)}
+
+    lines = lines_of({"both_two": runs(9), "none_two": runs(3), "both_one": runs(5), "none_one": runs(6)})
+    differences = {line["compared"]: line["difference"] for line in lines if "compared" in line}
+    assert differences == pytest.approx({"both in two minus none in two": 60, "both in one minus none in one": -10,
+                                         "both in two minus none in one": 30})
