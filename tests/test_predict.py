@@ -197,7 +197,6 @@ def test_compiled_graphs_are_kept_apart(folder, tmp_path, monkeypatch, caplog):
     A folder that cannot be made is done without.
     """
     from src.inference import Reader
-    from src.inference.graph_cache import cache_folder
 
     monkeypatch.setattr("mindspore.graph.api.entry_script_path", __file__)    # a worker of pytest-xdist has no file
 
@@ -220,7 +219,17 @@ def test_compiled_graphs_are_kept_apart(folder, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("KTNET_GRAPH_CACHE", str(tmp_path / "file"))
     assert answer() == expected and "graphs are not kept" in caplog.text
-    monkeypatch.setenv("KTNET_GRAPH_CACHE", "off")
+
+
+@pytest.mark.parametrize(("name", "value"), [("KTNET_GRAPH_CACHE", "off"), ("XDG_CACHE_HOME", "relative"),
+                                             ("XDG_CACHE_HOME", "/caf\udce9")])
+def test_no_graph_is_kept_where_nobody_wants_it(monkeypatch, name, value):
+    from src.inference.graph_cache import cache_folder
+
+    monkeypatch.delenv("KTNET_GRAPH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home")
+    assert str(cache_folder()) == "/home/ktnet"
+    monkeypatch.setenv(name, value)
     assert cache_folder() is None
 
 

@@ -45,3 +45,14 @@ def test_an_interrupt_during_the_imports(tmp_path, monkeypatch):
     (tmp_path / "numpy.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(20)", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert interrupt([sys.executable, "export.py"], "importing") == (130, ["interrupted"])
+
+
+def test_a_working_folder_that_cannot_be_used(tmp_path):
+    script = f"exec {sys.executable} {ROOT / 'utils' / 'rank_table.py'} x"
+    latin = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(latin)
+    for cwd, before, said in ((tmp_path, "mkdir gone; cd gone; rmdir ../gone", "the working folder was removed"),
+                              (latin, ":", "the name of the working folder is not UTF-8")):
+        ended = subprocess.run(["bash", "-c", f"{before}; {script}"], cwd=cwd, capture_output=True, text=True,
+                               check=False)
+        assert ended.returncode == 2 and said in ended.stderr and ended.stderr.count("\n") == 1

@@ -10,6 +10,7 @@ Run with the global ``SCRIPT``: the script's ``__file__``.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None) -> None:
 script = Path(SCRIPT).resolve()
 sys.argv[0] = SCRIPT        # run_path has put this file there
 # The script's own folder would make modules like src/config.py hide other people's of that name.
-sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, script.parent))]
+sys.path[:] = [str(ROOT), *(entry for entry in sys.path if not os.path.isabs(entry)
+                            or Path(entry).resolve() not in (ROOT, script.parent))]
 
 from utils.util import run_main  # noqa: E402
 

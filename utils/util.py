@@ -46,6 +46,7 @@ def run_main(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] |
     if argv is None:        # a program, not a call within one
         handle_interrupts()
     try:
+        check_working_folder()
         main(argv)
     except (InputError, OSError, ImportError, MemoryError) as error:      # OSError: a file, a full disk
         if os.environ.get("KTNET_DEBUG") == "1":
@@ -88,6 +89,20 @@ def set_up_logging(log_file: Path | str | None = None) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
         LOGGER.addHandler(handler)
+
+
+def check_working_folder() -> None:
+    """Refuse a working folder that relative paths cannot be read from.
+
+    Raises:
+        InputError: it was removed, or MindSpore cannot take its name.
+    """
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the working folder was removed; change to another one") from None
+    if not is_text(here):
+        raise InputError(f"{ascii(here)[1:-1]}: the name of the working folder is not UTF-8; rename it")
 
 
 def is_text(text: str) -> bool:

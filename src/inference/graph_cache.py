@@ -22,7 +22,7 @@ from mindspore.graph import api
 
 from src.config import KTNetConfig
 from src.cpu import kernels
-from utils.util import LOGGER, InputError, file_digest, json_digest, lock_folder, write_text
+from utils.util import LOGGER, InputError, file_digest, is_text, json_digest, lock_folder, write_text
 
 SOURCES = Path(__file__).parents[1]
 DIGEST = "digest"
@@ -30,14 +30,13 @@ SWITCH = "KTNET_GRAPH_CACHE"      # environment variable: a folder, or "off"
 
 
 def cache_folder() -> Path | None:
-    """Where graphs are kept; None if the user wants none, or has no home."""
+    """Where graphs are kept; None if the user wants none, or has no home that MindSpore can name."""
     chosen = os.environ.get(SWITCH)
     if chosen == "off":
         return None
     usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    if chosen:
-        return Path(chosen)
-    return usual / "ktnet" if usual.is_absolute() else None
+    folder = Path(chosen) if chosen else usual / "ktnet"
+    return folder if is_text(str(folder)) and (chosen or usual.is_absolute()) else None
 
 
 class GraphCache:
