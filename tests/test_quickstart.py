@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -238,3 +239,10 @@ def test_a_killed_installation_is_made_anew(folder: Path) -> None:
     assert [line.split()[-1] for line in lines if line != "done"] == ["venv", "requirements.txt", "requirements.txt"]
     assert ["--ignore-installed" in line for line in lines if "pip" in line] == [False, True]
     assert not (folder / ".venv" / ".unfinished-requirements.txt").exists()
+
+
+def test_windows_overlap() -> None:
+    """Else an answer on a border is cut."""
+    text = (Path(__file__).parents[1] / "scripts" / "quickstart.sh").read_text("utf-8")
+    sizes = re.findall(r"length=(\d+) stride=(\d+)", text)
+    assert len(sizes) == 2 and all(2 * int(stride) <= int(length) for length, stride in sizes)
