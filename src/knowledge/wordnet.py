@@ -44,13 +44,12 @@ class SynsetRetriever:
         for (_, offset), name in self._by_place.items():
             self._by_offset.setdefault(offset, name)
         unknown = [name for name, place in places.items() if place is None]
-        LOGGER.info("WordNet: %d of %d concepts resolve", len(names) - len(unknown), len(names))
         if not self._by_place:
             raise InputError(f"{wordnet.path}: none of the {len(names)} concepts is a synset there; the vectors file "
                              "must name synsets as in __dog_NN_1")
         if unknown:
-            LOGGER.warning("WordNet: these concepts are no synsets and will never be found: %s%s",
-                           ", ".join(unknown[:5]), ", ..." if len(unknown) > 5 else "")
+            LOGGER.warning("%s: %d of %d concepts are no synsets there and will never be found: %s%s", wordnet.path,
+                           len(unknown), len(names), ", ".join(unknown[:5]), ", ..." if len(unknown) > 5 else "")
 
     def concepts(self, word: str) -> list[str]:
         """Concepts of a lower-cased word in WordNet's order."""

@@ -129,10 +129,10 @@ class Trainer:
     def run(self, log: TrainingLog) -> Path:
         """Train to the stage's end; returns its last checkpoint."""
         stage = self.stage
-        LOGGER.info("%s%d epochs of %d steps%s, batches of %d%s%s, padded to %s word pieces, learning rate up to %g",
+        LOGGER.info("%s%d epoch%s of %d steps%s, batches of %d%s%s, padded to %s word pieces, learning rate up to %g",
                     f"stage {stage.number} of 2: " if self.recipe.stages == "two" else "", self.recipe.epoch,
-                    stage.steps_per_epoch, " with a frozen encoder" if self.recipe.freeze else "",
-                    self.settings.run.batch_size,
+                    "s" if self.recipe.epoch > 1 else "", stage.steps_per_epoch,
+                    " with a frozen encoder" if self.recipe.freeze else "", self.settings.run.batch_size,
                     f" on each of {self.devices.count} devices" if self.devices.count > 1 else "",
                     f", {self.parts} a step" if self.parts > 1 else "",
                     ", ".join(map(str, stage.buckets)), self.recipe.learning_rate)
