@@ -21,6 +21,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging()
     harness, results = settings.harness, settings.results
     result = postprocess(harness.predict_mindrecord_file, harness.dataset, harness.inputs,
-                         results.result_path, results.output_path, settings.decoding.save_logits,
+                         results.result_path, results.output_path, settings.decoding.save_logits, harness.model_path,
                          ignore_padding=results.ignore_padding, **settings.decoding.choices())
     print(json.dumps(result))

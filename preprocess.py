@@ -21,4 +21,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     harness, memories = settings.harness, settings.memories
     preprocess(harness.predict_mindrecord_file, harness.dataset, harness.preprocess_path,
-               unused_bases(memories.use_wordnet, memories.use_nell))
+               unused_bases(memories.use_wordnet, memories.use_nell), harness.model_path)

@@ -42,7 +42,7 @@ device=${DEVICE_TARGET:-Ascend}
 inputs=$ROOT/preprocess_result tools=$ROOT/ascend310_infer/out
 common=(--dataset "$dataset" --data_url "$data_url" --predict_mindrecord_file "$features" --preprocess_path "$inputs")
 
-preprocess() { "$PYTHON" "$ROOT/preprocess.py" "${common[@]}"; }
+preprocess() { "$PYTHON" "$ROOT/preprocess.py" "${common[@]}" --model_path "$model"; }
 
 build() { bash "$ROOT/ascend310_infer/build.sh"; }
 
@@ -58,7 +58,9 @@ convert() {
         echo "error: $model: an ONNX file, and this MindSpore Lite has no converter; give a MindIR" >&2
         return 2
     fi
-    "$tools/onnx_to_lite" "$model" "${model%.onnx}.lite.mindir" && model=${model%.onnx}.lite.mindir
+    "$tools/onnx_to_lite" "$model" "${model%.onnx}.lite.mindir" || return
+    if [[ -f $model.json ]]; then cp -- "$model.json" "${model%.onnx}.lite.mindir.json"; fi
+    model=${model%.onnx}.lite.mindir
 }
 
 infer() {
@@ -74,8 +76,8 @@ infer() {
 
 # Positions of padding have logits as well: they are left out, as evaluation does.
 postprocess() {
-    "$PYTHON" "$ROOT/postprocess.py" "${common[@]}" --result_path "$ROOT/result_files" --ignore_padding True \
-        --output_path "$ROOT/output/infer_$dataset" "${FLAGS[@]}"
+    "$PYTHON" "$ROOT/postprocess.py" "${common[@]}" --model_path "$model" --result_path "$ROOT/result_files" \
+        --ignore_padding True --output_path "$ROOT/output/infer_$dataset" "${FLAGS[@]}"
 }
 
 step() {            # LOG FUNCTION: its output goes to the log and, should it fail, the end of that to stderr

@@ -567,6 +567,7 @@ class HarnessSettings(FlagGroup, title="inference harness"):
         derive=lambda settings: DataFolder(settings.harness.data_url).mindrecord(settings.harness.task, "dev"),
         help="converted dev features [SQuAD/dev.mindrecord or ReCoRD/dev.mindrecord below --data_url]")
     preprocess_path: Path = flag(Path("./preprocess_result"), "folder of the network's inputs as raw files")
+    model_path: Path | None = flag(None, "the exported network; features that it was not made for are then refused")
 
     @property
     def task(self) -> TaskConfig:

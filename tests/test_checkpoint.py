@@ -22,7 +22,6 @@ from src.weights.build import (  # noqa: E402
     as_older_port,
     as_trained,
     build_for_evaluation,
-    check_meaning,
     warn_about_cuts,
 )
 from src.weights.checkpoint import (  # noqa: E402
@@ -31,7 +30,7 @@ from src.weights.checkpoint import (  # noqa: E402
     read_checkpoint,
     write_checkpoint,
 )
-from src.weights.sizes import config_path, load_config, load_options  # noqa: E402
+from src.weights.sizes import check_meaning, config_path, load_config, load_options  # noqa: E402
 from testing import reference, small_data, small_training  # noqa: E402
 from testing.reference import TINY, random_columns, random_parameters  # noqa: E402
 from testing.small_checkpoint import make_checkpoint  # noqa: E402

@@ -17,7 +17,7 @@ import src.export.export  # noqa: E402
 from src.config import feature_columns  # noqa: E402
 from src.KTNET_eval import KTNETEval  # noqa: E402
 from src.weights.checkpoint import load_weights, open_checkpoint, write_checkpoint  # noqa: E402
-from src.weights.sizes import config_path  # noqa: E402
+from src.weights.sizes import config_path, load_config  # noqa: E402
 from testing import reference  # noqa: E402
 from testing.reference import TINY, random_columns  # noqa: E402
 from testing.small_checkpoint import make_checkpoint, with_activation  # noqa: E402
@@ -41,7 +41,7 @@ def features(config, batch, seed=3):
 def run_export(checkpoint, folder, file_format, *more):
     export.main(["--dataset", "squad", "--load_checkpoint_path", str(checkpoint), "--file_path", str(folder),
                  "--file_format", file_format, "--device_target", "CPU", *more])
-    return sorted(path for path in folder.iterdir() if path.is_file())
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".json")
 
 
 def run_onnx(path, inputs):
@@ -121,7 +121,8 @@ def test_inputs_have_the_columns_names_shapes_and_types(tiny):
 def test_files_can_be_replaced_and_nothing_else_is_left(tiny):
     for path in tiny[2:]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
-        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+        assert sorted(entry.name for entry in path.parent.iterdir()) == [path.name, f"{path.name}.json"]
+        assert load_config(path) == load_config(tiny[0])
         assert path.stem == "KTNET_squad"
 
 
@@ -184,7 +185,7 @@ def test_a_mindir_beyond_one_file(tiny, tmp_path, monkeypatch):
         graph, = run_export(tiny[0], tmp_path, "MINDIR")
         assert graph.name == "KTNET_squad_graph.mindir"
         variables = tmp_path / "KTNET_squad_variables"
-        assert sorted(tmp_path.iterdir()) == [graph, variables]
+        assert sorted(tmp_path.iterdir()) == [graph, tmp_path / f"{graph.name}.json", variables]
         assert stat.S_IMODE(variables.stat().st_mode) == 0o755
         assert {stat.S_IMODE(path.stat().st_mode) for path in variables.iterdir()} == {0o644}
     tensors = [ms.Tensor(value) for value in features(TINY, 1).values()]

@@ -11,7 +11,7 @@ import pytest
 import postprocess
 import preprocess
 import src.export.preprocess
-from src.config import FIRST_UNIQUE_ID, KNOWLEDGE_BASES
+from src.config import FIRST_UNIQUE_ID, KNOWLEDGE_BASES, KTNetConfig
 from src.export.bin_files import MANIFEST, UNFINISHED
 from src.reader.examples import EvaluationExample, Window
 from src.reader.storage import (
@@ -22,6 +22,8 @@ from src.reader.storage import (
     stored_columns,
     stored_schema,
 )
+from src.weights.sizes import save_config
+from testing.reference import TINY
 from utils.util import InputError, lock_folder
 
 LENGTH = 16
@@ -231,6 +233,20 @@ def test_features_that_do_not_fit(converted, tmp_path):
             run_preprocess(mindrecord, tmp_path / "out")
         assert not (tmp_path / "out" / MANIFEST).exists()
         assert (tmp_path / "out" / UNFINISHED).exists()
+
+
+def test_features_that_the_exported_network_was_not_made_for(converted, inputs, tmp_path):
+    model = tmp_path / "KTNET.onnx"
+    save_config(model, KTNetConfig(TINY.bert, dataset="record"), {})
+    write_results(tmp_path / "results")
+    with pytest.raises(InputError, match=r"KTNET.onnx: was trained on record, the questions are those of squad"):
+        run_preprocess(converted[0], tmp_path / "out", "--model_path", str(model))
+    with pytest.raises(InputError, match=r"KTNET.onnx: was trained on record"):
+        run_postprocess(converted, inputs, tmp_path / "results", tmp_path / "out", "--model_path", str(model))
+    assert not (tmp_path / "out").exists()
+    save_config(model, KTNetConfig(TINY.bert, dataset="squad"), {})
+    run_postprocess(converted, inputs, tmp_path / "results", tmp_path / "out", "--model_path", str(model))
+    assert (tmp_path / "out" / "predictions.json").is_file()
 
 
 # --- Results --------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from src.cpu.encoder import FusedEncoderLayer
 from src.export.ops import prepare_for_onnx, restore_erf
 from src.KTNET_eval import KTNETEval
 from src.settings import ExportFileSettings, ExportSettings
-from src.weights.build import as_older_port, check_lengths, check_meaning
+from src.weights.build import as_older_port, check_lengths
 from src.weights.checkpoint import Checkpoint, load_weights, open_checkpoint
+from src.weights.sizes import check_meaning, save_config
 from utils.util import LOGGER, InputError, atomic_path, usual_mode
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
@@ -190,5 +191,6 @@ def export_checkpoint(settings: ExportSettings) -> Path:
     network, config, columns = build_for_export(settings)
     written = export(network, columns, file.batch_size, file.file_path / file_name(file, config),
                      file.file_format)
+    save_config(written, config, {})
     LOGGER.info("%s: %s, batch %d, %d word pieces", written, file.file_format, file.batch_size, columns[0].shape[0])
     return written

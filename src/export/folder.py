@@ -19,7 +19,6 @@ from src.knowledge.concepts import concept_digest, read_concept_names
 from src.knowledge.own import map_path
 from src.knowledge.wordnet_db import find_wordnet
 from src.settings import AS_CONVERTED, ExportSettings, FeatureSettings
-from src.weights.build import check_meaning
 from src.weights.checkpoint import AVERAGE_PREFIX, Checkpoint, open_checkpoint
 from src.weights.folder import (
     CARD,
@@ -32,7 +31,7 @@ from src.weights.folder import (
     is_model_folder,
     read_folder,
 )
-from src.weights.sizes import load_options
+from src.weights.sizes import check_meaning, load_options
 from utils.util import InputError, file_digest, read_json, text_digest, usual_mode, write_json, write_text
 
 BELIEFS = Path("retrieve_nell") / "promoted_beliefs.tsv"

@@ -10,11 +10,12 @@ from src.reader.decoding import DecodingOptions, answer_and_score
 from src.reader.examples import side_table_path
 from src.reader.logits import Logits
 from src.reader.storage import check_digest, open_converted
+from src.weights.sizes import check_model
 from utils.util import InputError, file_digest
 
 
 def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, results: Path | str, output: Path | str,
-                save_logits: Path | None = None, **choices: Any) -> dict[str, float]:
+                save_logits: Path | None = None, model: Path | None = None, **choices: Any) -> dict[str, float]:
     """Decode the results as evaluation decodes its logits, and write the same files.
 
     Args:
@@ -24,6 +25,7 @@ def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, result
         results: the folder that the harness wrote, ``<dataset>_batch_1_<i>_0.bin``: float32 [2, 1, S].
         output: folder for predictions.json and the other results.
         save_logits: also write the logits as one .npz file.
+        model: the exported network, if the features are to be compared with what it was made for.
         choices: n_best_size and the other options of :class:`src.reader.decoding.DecodingOptions`.
 
     Returns:
@@ -34,6 +36,7 @@ def postprocess(mindrecord: Path | str, dataset: str, inputs: Path | str, result
     """
     converted = open_converted(mindrecord)
     settings = converted["settings"]
+    check_model(model, converted)
     check_digest(side_table_path(mindrecord), converted)
     options = DecodingOptions.for_features(settings, **choices)
     manifest = read_manifest(inputs)

@@ -23,6 +23,7 @@ from src.export.bin_files import (
 )
 from src.reader.examples import read_side_table
 from src.reader.storage import check_features, open_converted
+from src.weights.sizes import check_model
 from utils.progress import follow
 from utils.util import LOGGER, InputError, file_digest, lock_folder
 
@@ -30,7 +31,8 @@ UNIQUE_ID = DEV_LABELS[0].name
 ENDINGS = (".bin", ".bin.part")    # complete, and being written
 
 
-def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused: Iterable[str] = ()) -> BinManifest:
+def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused: Iterable[str] = (),
+               model: Path | None = None) -> BinManifest:
     """Write every dev feature as raw files, unless they are there already.
 
     Args:
@@ -38,12 +40,14 @@ def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused:
         dataset: squad or record; must be what the split was converted from.
         folder: where the inputs' folders are made.
         unused: names of knowledge bases that the exported network does not read.
+        model: the exported network, if the features are to be compared with what it was made for.
 
     Returns:
         The manifest, as written to ``folder``.
 
     Raises:
-        InputError: the features are incomplete or of another data set, or ``folder`` holds other files.
+        InputError: the features are incomplete, of another data set or not for this network, or ``folder`` holds
+            other files.
     """
     folder = Path(folder)
     converted = open_converted(mindrecord)
@@ -51,6 +55,7 @@ def preprocess(mindrecord: Path | str, dataset: str, folder: Path | str, unused:
     if (settings["dataset"], settings["split"]) != (dataset, "dev"):
         raise InputError(f"{mindrecord}: holds {settings['dataset']} {settings['split']} features, not {dataset} dev; "
                          "give another file or --dataset")
+    check_model(model, converted)
     bases = [MemoryConfig(name=base["name"], rows=base["concepts"] + 1, width=0, max_concepts=base["max_concepts"])
              for base in converted["knowledge_bases"] if base["name"] not in set(unused)]
     check_features(mindrecord, converted)

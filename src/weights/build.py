@@ -22,7 +22,7 @@ from src.settings import (
 )
 from src.weights.checkpoint import load_weights, open_checkpoint, open_encoder
 from src.weights.names import MINDSPORE_DEFAULTS
-from src.weights.sizes import check_dataset
+from src.weights.sizes import check_meaning, vocabulary_md5
 from utils.util import LOGGER, InputError
 
 UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")    # sizes of an encoder that no weight's shape tells
@@ -82,40 +82,6 @@ def make_memories(bases: Sequence[KnowledgeBase], tables: Mapping[str, ConceptTa
         memories.append(MemoryConfig(base.name, rows, width, max_concepts=base.max_concepts,
                                      concepts_sha256=tables[base.name].sha256))
     return tuple(memories)
-
-
-def vocabulary_md5(manifest: Mapping[str, Any]) -> str:
-    """MD5 of the vocabulary that features were made with; "" where it is not known."""
-    return str(manifest.get("inputs", {}).get("vocabulary", {}).get("md5", ""))
-
-
-def check_meaning(config: KTNetConfig, manifest: Mapping[str, Any], checkpoint: Path,
-                  same_dataset: bool = True) -> None:
-    """Refuse features whose numbers mean something else than those that the network was trained on.
-
-    Args:
-        config: of the checkpoint.
-        manifest: of the features, or the part of one that is known; what one side does not know is not compared.
-        checkpoint: for messages.
-        same_dataset: whether the features must be of the data set that the network was trained on.
-
-    Raises:
-        InputError: another data set, another vocabulary, or concepts in another order.
-    """
-    if same_dataset:
-        check_dataset(config, manifest.get("settings", {}).get("dataset", ""), checkpoint)
-    pieces = vocabulary_md5(manifest)
-    if config.vocabulary_md5 and pieces and pieces != config.vocabulary_md5:
-        raise InputError(f"--vocab_path: not the vocabulary that {checkpoint} was trained with (MD5 {pieces}, its own "
-                         f"{config.vocabulary_md5}), so every id would mean another word piece; give that one, and "
-                         "convert with it")
-    digests = {base["name"]: base.get("concepts_sha256", "") for base in manifest["knowledge_bases"]}
-    for memory in config.memories:
-        digest = digests.get(memory.name, "")
-        if memory.concepts_sha256 and digest and digest != memory.concepts_sha256:
-            raise InputError(f"{checkpoint}: the {memory.name} concepts are not those, or not in the order, that it "
-                             "was trained with, so every id would mean another concept; give the vectors file that it "
-                             "was trained with, and convert with it")
 
 
 def warn_about_cuts(memories: Sequence[MemoryConfig], manifest: Mapping[str, Any]) -> None:

@@ -11,12 +11,16 @@ from src.settings import AS_CONVERTED, PredictionSettings
 from src.weights.folder import CONFIG, is_model_folder, read_folder
 from utils.util import InputError, json_digest, read_json, write_json
 
+EXPORTED = (".mindir", ".onnx", ".air")
 NETWORK_DIGEST = "network_sha256"           # beside the sizes: a changed one would compute something else
 
 
 def config_path(checkpoint: Path | str) -> Path:
-    """Where the sizes and options of a checkpoint or model folder are."""
-    return Path(checkpoint) / CONFIG if is_model_folder(checkpoint) else Path(checkpoint).with_suffix(".json")
+    """Where the sizes and options of a checkpoint, model folder or exported network are."""
+    path = Path(checkpoint)
+    if is_model_folder(path):
+        return path / CONFIG
+    return path.with_name(f"{path.name}.json") if path.suffix in EXPORTED else path.with_suffix(".json")
 
 
 def save_config(checkpoint: Path | str, network: KTNetConfig, options: Mapping[str, Any]) -> None:
@@ -70,3 +74,47 @@ def check_dataset(config: KTNetConfig | None, dataset: str, checkpoint: Path) ->
     if config is not None and config.dataset and dataset and dataset != config.dataset:
         raise InputError(f"{checkpoint}: was trained on {config.dataset}, the questions are those of {dataset}; give a "
                          f"checkpoint of {dataset}")
+
+
+def vocabulary_md5(manifest: Mapping[str, Any]) -> str:
+    """MD5 of the vocabulary that features were made with; "" where it is not known."""
+    return str(manifest.get("inputs", {}).get("vocabulary", {}).get("md5", ""))
+
+
+def check_meaning(config: KTNetConfig, manifest: Mapping[str, Any], checkpoint: Path,
+                  same_dataset: bool = True) -> None:
+    """Refuse features whose numbers mean something else than those that the network was trained on.
+
+    Args:
+        config: of the checkpoint.
+        manifest: of the features, or the part of one that is known; what one side does not know is not compared.
+        checkpoint: for messages.
+        same_dataset: whether the features must be of the data set that the network was trained on.
+
+    Raises:
+        InputError: another data set, another vocabulary, or concepts in another order.
+    """
+    if same_dataset:
+        check_dataset(config, manifest.get("settings", {}).get("dataset", ""), checkpoint)
+    pieces = vocabulary_md5(manifest)
+    if config.vocabulary_md5 and pieces and pieces != config.vocabulary_md5:
+        raise InputError(f"--vocab_path: not the vocabulary that {checkpoint} was trained with (MD5 {pieces}, its own "
+                         f"{config.vocabulary_md5}), so every id would mean another word piece; give that one, and "
+                         "convert with it")
+    digests = {base["name"]: base.get("concepts_sha256", "") for base in manifest["knowledge_bases"]}
+    for memory in config.memories:
+        digest = digests.get(memory.name, "")
+        if memory.concepts_sha256 and digest and digest != memory.concepts_sha256:
+            raise InputError(f"{checkpoint}: the {memory.name} concepts are not those, or not in the order, that it "
+                             "was trained with, so every id would mean another concept; give the vectors file that it "
+                             "was trained with, and convert with it")
+
+
+def check_model(model: Path | None, manifest: Mapping[str, Any]) -> None:
+    """Refuse features that an exported network was not made for, as far as the file beside it says.
+
+    Raises:
+        InputError: another data set, another vocabulary, or concepts in another order.
+    """
+    if model is not None and (config := load_config(model)) is not None:
+        check_meaning(config, manifest, model)
