@@ -15,7 +15,8 @@ if [[ ${1:-} == -h || ${1:-} == --help ]]; then
 fi
 under_guard "$@"
 cd "$ROOT"
-make_environment "$ROOT" requirements-quickstart.lock requirements-test.lock requirements-torch.txt requirements-encoder.txt
+make_environment "$ROOT" requirements-quickstart.lock requirements-test.lock requirements-torch.txt \
+    requirements-encoder.txt
 PATH=$ROOT/.venv/bin:$PATH
 
 infer_tools() {     # what the inference harness is built from
