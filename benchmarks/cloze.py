@@ -6,9 +6,10 @@ r"""A cloze set in ReCoRD's layout from tagged SQuAD articles, and KT-NET on it,
 
 A passage is two paragraphs. A sentence with an entity that the rest of it names as well is taken out; the entity
 becomes @placeholder, and all mentions in the rest are answers. DATA holds SQuAD's tagged files (in raw, or as
-retrieve.py writes them) and KB_embeddings. The articles are divided between the splits. Prints the set's size and the
-baseline "most frequent entity"; with --encoder, trains and evaluates the networks, each in a folder of its own
-below FOLDER. Finished runs are not repeated, interrupted ones go on.
+retrieve.py writes them) and KB_embeddings. Each split is made from its own articles, so a network trained on DATA may be
+the start (-- --init_checkpoint FILE). Passages of the training split overlap by a paragraph. Prints the set's size and
+the baseline "most frequent entity"; with --encoder, trains and evaluates the networks, each in a folder of its own below
+FOLDER. Finished runs are not repeated, interrupted ones go on.
 """
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ from utils.util import InputError, read_json, run_main, set_up_logging, write_js
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 SHORTEST_SENTENCE = 20       # characters
 PARAGRAPHS = 2               # of an article that make a passage
-DEV_ARTICLES = 5             # every so many articles one is kept for the dev split
+STEPS = {"train": 1, "dev": 2}      # paragraphs between the beginnings of two passages
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,14 +74,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_data(args: argparse.Namespace, folder: DataFolder) -> None:
     """Write both splits and link the vectors."""
     source = DataFolder(args.data_url)
-    articles = [article for split in SPLITS for article in read_json(find_tagged_json(source, SQUAD, split))["data"]]
-    parts = {"train": [article for number, article in enumerate(articles) if number % DEV_ARTICLES],
-             "dev": articles[::DEV_ARTICLES]}
     for base in KNOWLEDGE_BASES:
         folder.vectors(base).parent.mkdir(parents=True, exist_ok=True)
         folder.vectors(base).symlink_to(source.vectors(base).resolve())
     for split, most in (("train", args.train), ("dev", args.dev)):
-        items = evenly([item for article in parts[split] for item in cloze_items(article)], most)
+        articles = read_json(find_tagged_json(source, SQUAD, split))["data"]
+        items = evenly([item for article in articles for item in cloze_items(article, STEPS[split])], most)
         write_json(folder.dataset_json(RECORD, split), {"version": "cloze", "data": items})
 
 
@@ -89,9 +88,9 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[place] for place in np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)]
 
 
-def cloze_items(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every passage without one of its sentences, with the first entity of the sentence that the rest names too."""
-    for number, (text, mentions) in enumerate(passages(article)):
+def cloze_items(article: Mapping[str, Any], step: int = PARAGRAPHS) -> Iterator[dict[str, Any]]:
+    """Every passage without one of its sentences, for each entity of the sentence that the rest names too."""
+    for number, (text, mentions) in enumerate(passages(article, step)):
         for begin, end in sentences(text):
             rest = text[:begin] + text[end:]
             kept = [(start - (end - begin) * (start >= end), last - (end - begin) * (start >= end))
@@ -111,10 +110,13 @@ def cloze_items(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                            {"start": first, "end": final, "text": name} for first, final in answers]}]}
 
 
-def passages(article: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """Text and mentions (first and last character) of every two paragraphs, which are as long as ReCoRD's passages."""
+def passages(article: Mapping[str, Any], step: int) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Text and mentions (first and last character) of two paragraphs, which are as long as ReCoRD's passages.
+
+    One passage begins every ``step`` paragraphs.
+    """
     paragraphs = article["paragraphs"]
-    for first in range(0, len(paragraphs), PARAGRAPHS):
+    for first in range(0, len(paragraphs), step):
         text, mentions = "", set()
         for paragraph in paragraphs[first:first + PARAGRAPHS]:
             mentions |= {(len(text) + entity["start"], len(text) + entity["end"])
