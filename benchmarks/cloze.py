@@ -6,10 +6,10 @@ r"""A cloze set in ReCoRD's layout from tagged SQuAD articles, and KT-NET on it,
 
 A passage is two paragraphs. A sentence with an entity that the rest of it names as well is taken out; the entity
 becomes @placeholder, and all mentions in the rest are answers. DATA holds SQuAD's tagged files (in raw, or as
-retrieve.py writes them) and KB_embeddings. Each split is made from its own articles, so a network trained on DATA may be
-the start (-- --init_checkpoint FILE). Passages of the training split overlap by a paragraph. Prints the set's size and
-the baseline "most frequent entity"; with --encoder, trains and evaluates the networks, each in a folder of its own below
-FOLDER. Finished runs are not repeated, interrupted ones go on.
+retrieve.py writes them) and KB_embeddings. Each split is made from its own articles, so that a network trained on DATA
+may be the start (-- --init_checkpoint FILE). Passages of the training split overlap by a paragraph. Prints the set's
+size and the baseline "most frequent entity"; with --encoder, trains and evaluates the networks, each in a folder of its
+own below FOLDER. Finished runs are not repeated, interrupted ones go on.
 """
 from __future__ import annotations
 

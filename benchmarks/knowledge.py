@@ -2,7 +2,7 @@
 r"""Does a trained network read its memories? Two reading tasks that only knowledge can solve.
 
     python -m benchmarks.knowledge {wordnet,nell} --output FOLDER --data_url DATA --encoder ENCODER \
-        [--wordnet_path FOLDER] [--seed 1] [--kinds 14] [--networks both none ...] [--stages two one] \
+        [--wordnet_path FOLDER] [--seed 1] [--kinds 16] [--networks both none ...] [--stages two one] \
         [--seeds 45 46 47] [-- FLAGS]
 
 A passage lists four things of four kinds, the question asks for one kind. WordNet's probe takes kinds and words from
@@ -40,7 +40,7 @@ from utils.util import read_json, run_main, set_up_logging
 WINDOWS = ("--max_seq_len", "48", "--doc_stride", "16", "--max_query_length", "16")
 TRAINING = ("--batch_size", "16", "--ema_decay", "0.99", "--buckets", "1", "--keep_checkpoint_max", "1")
 STAGES: Mapping[str, tuple[str, ...]] = {
-    "two": ("--stages", "two", "--first_epoch", "4", "--first_learning_rate", "2e-3", "--epoch", "1",
+    "two": ("--stages", "two", "--first_epoch", "12", "--first_learning_rate", "2e-3", "--epoch", "1",
             "--learning_rate", "1e-4"),
     "one": ("--stages", "one", "--epoch", "2", "--learning_rate", "2e-4")}
 
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--encoder", type=Path, required=True, help="folder of an uncased encoder")
     parser.add_argument("--wordnet_path", type=Path, help="WordNet 3.0 [as retrieve.py finds it]")
     parser.add_argument("--seed", type=non_negative_int, default=1, help="of kinds, words and sentences [1]")
-    parser.add_argument("--kinds", type=positive_int, default=ProbeSizes.kinds, help="[14]")
+    parser.add_argument("--kinds", type=positive_int, default=ProbeSizes.kinds, help="[16]")
     parser.add_argument("--networks", choices=MEMORIES, nargs="+", default=list(MEMORIES), help="[all four]")
     parser.add_argument("--stages", choices=STAGES, nargs="+", default=list(STAGES), help="[two one]")
     parser.add_argument("--seeds", type=non_negative_int, nargs="+", default=[45, 46, 47], help="[45 46 47]")

@@ -2,14 +2,14 @@
 """Reading tasks that only knowledge can solve: ordinary data folders for retrieve.py and data_convert.py.
 
 A passage lists four things of four kinds, a question asks for the one of a kind ("Which of these is a kind of tree?").
-WordNet's probe takes kinds and words from WordNet itself; NELL's invents the names, so that their categories are
-only in its belief file. Names of the dev split never occur in the training split.
+WordNet's probe takes kinds and words from WordNet itself, without words whose ending tells their kind; NELL's invents
+the names, so that their categories are only in its belief file. Names of the dev split never occur in the training split.
 """
 from __future__ import annotations
 
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from utils.util import InputError, write_json, write_text
 CHOICES = 4                        # things of a passage
 TEMPLATES = 3                      # sentences of a probe, chosen by its seed
 LEVELS = 2                         # below a kind from which its words are taken: what its vectors tell surely
-FEWEST_WORDS, MOST_WORDS = 60, 300     # of a kind that is usable
-TRAINING_WORDS, DEV_WORDS = 55, 27     # most of a kind
+FEWEST_WORDS, MOST_WORDS = 50, 300     # of a kind that is usable
+ENDING, MOST_ALIKE = 3, 5              # letters, and words of a kind that may end in the same ones
+TRAINING_WORDS, DEV_WORDS = 70, 27     # most of a kind
 NAMES_OF_A_CATEGORY = 60           # that are invented, dev included
 
 PASSAGES = ("The page describes {0}, {1}, {2} and {3}.", "There were four of them: {0}, {1}, {2} and {3}.",
@@ -45,7 +46,7 @@ ENDINGS = ("", "l", "m", "n", "r", "s", "x", "ck", "th", "sk")
 class ProbeSizes:
     """How large a probe is."""
 
-    kinds: int = 14
+    kinds: int = 16
     training_questions: int = 4000
     dev_questions: int = 1000
 
@@ -120,10 +121,16 @@ def _usable_kinds(wordnet: WordNet, concepts: Sequence[str]) -> list[tuple[str, 
         closure = _below(concept, below)
         near = _below(concept, below, LEVELS) - {concept}
         words = {word for inner in near for word in words_of[inner] if concepts_of[word] <= closure - {concept}}
-        words -= {name} | in_sentences
+        words = _without_common_endings(words - {name} - in_sentences)
         if FEWEST_WORDS <= len(words) <= MOST_WORDS:
             kinds.append((name, closure, {word: concepts_of[word] for word in sorted(words)}))
     return kinds
+
+
+def _without_common_endings(words: Collection[str]) -> set[str]:
+    """The words without those that end alike: their ending tells their kind, as -ship tells an occupation."""
+    alike = Counter(word[-ENDING:] for word in words)
+    return {word for word in words if alike[word[-ENDING:]] <= MOST_ALIKE}
 
 
 def _is_plain(word: str) -> bool:

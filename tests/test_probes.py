@@ -69,6 +69,13 @@ def test_concepts_of_dev_words_are_not_trained():
     assert not of_dev & {concept for word in kind.training for concept in words[word]}
 
 
+def test_words_whose_ending_tells_their_kind_are_left_out():
+    many = {f"{stem}ship" for stem in ("friend", "king", "lord", "owner", "town", "work")}
+    few = {"curate", "magistrate", "cadre", "office"}
+    assert probe_data._without_common_endings(many | few) == few
+    assert probe_data._without_common_endings(few | set(sorted(many)[:5])) == few | set(sorted(many)[:5])
+
+
 def test_a_linear_classifier_needs_informative_vectors():
     random_state = np.random.RandomState(0)
     labels = random_state.randint(3, size=300)
@@ -113,6 +120,14 @@ def test_a_cloze_question_takes_its_sentence_out():
         places = {(entity["start"], entity["end"]) for entity in item["passage"]["entities"]}
         assert {(one["start"], one["end"]) for one in answers} <= places
         assert item["qas"][0]["query"].replace("@placeholder", answers[0]["text"]) not in text
+
+
+def test_passages_of_the_training_split_overlap():
+    paragraphs = [{"context": f"Ann Lee is in part {number}.", "context_entities": []} for number in range(4)]
+    texts = {split: [text.splitlines() for text, _ in cloze.passages({"paragraphs": paragraphs}, step)]
+             for split, step in cloze.STEPS.items()}
+    parts = [paragraph["context"] for paragraph in paragraphs]
+    assert texts == {"train": [parts[:2], parts[1:3], parts[2:], parts[3:]], "dev": [parts[:2], parts[2:]]}
 
 
 def test_networks_are_compared_each_at_its_best_stages() -> None:
