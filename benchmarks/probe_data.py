@@ -3,7 +3,7 @@
 
 A passage lists four things of four kinds, a question asks for the one of a kind ("Which of these is a kind of tree?").
 WordNet's probe takes kinds and words from WordNet itself, without words whose ending tells their kind; NELL's invents
-the names, so that their categories are only in its belief file. Names of the dev split never occur in the training split.
+the names, so that their categories are only in its belief file. Names of the dev split never occur in training.
 """
 from __future__ import annotations
 
