@@ -14,7 +14,7 @@ import numpy as np
 from src.config import BertConfig
 
 # The first pattern that an operator's full name matches says what it belongs to.
-PARTS = {"products": r"/(Batch)?MatMul-op", "attention": r"FusedAttention|/attention-Attention/",
+PARTS = {"products": r"/(Batch)?MatMul-op|TileProduct", "attention": r"FusedAttention|/attention-Attention/",
          "norms and activations": r"AddNorm|BiasGelu|LayerNorm|layernorm|activation", "memories": r"MemoryLayer_",
          "embedding": r"bert_embedding", "head": r"/network-KTNET", "optimizer": r""}
 PRODUCT_TURNS = 20      # MindSpore's CPU kernels try numbers of threads in their first runs
@@ -60,7 +60,10 @@ def product_limit(bert: BertConfig, tokens: int) -> float:
     """Seconds that the encoder's dense products of a training step take at the speed of its largest, alone."""
     from mindspore import Tensor, ops
 
-    random, product = np.random.RandomState(0), ops.MatMul()
+    from src.cpu.kernels import multiply_tiles
+    from src.cpu.ops import TileProduct
+
+    random, product = np.random.RandomState(0), TileProduct() if multiply_tiles() else ops.MatMul()
     left = Tensor(random.randn(tokens, bert.hidden_size).astype(np.float32))
     right = Tensor(random.randn(bert.hidden_size, bert.intermediate_size).astype(np.float32))
     times = []

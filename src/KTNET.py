@@ -13,6 +13,7 @@ from src.config import KTNetConfig
 from src.cpu import kernels as cpu_kernels
 from src.cpu.encoder import FusedEmbeddingPostprocessor, FusedEncoderLayer
 from src.cpu.memory import FusedMemoryLayer
+from src.cpu.ops import use_tiles
 from src.dropout import DropoutFactory
 from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
 
@@ -58,6 +59,8 @@ class KTNET(nn.Cell):
             self.memories.append(layer)
         self.TriLinearTwoTimeSelfAttentionLayer = TriLinearTwoTimeSelfAttentionLayer(config.fused_width, compute_type)
         self.dense1 = SpanOutput(config.fused_width, std, compute_type)
+        if use_kernels and cpu_kernels.multiply_tiles():
+            use_tiles(self)
 
     def construct(self, input_mask: Tensor, src_ids: Tensor, pos_ids: Tensor, sent_ids: Tensor,
                   *concept_ids: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ LAYER = "Default/gradients-Gradients/network-KTNETWithLoss/network-KTNET/bert-Be
 
 @pytest.mark.parametrize(("name", "part"), [
     (f"{LAYER}/intermediate-Linear/matmul-MatMul/MatMul-op3", "products"),
+    (f"{LAYER}/attention-Attention/output-ResidualOutput/dense-Linear/matmul-TileProduct/Custom-op4", "products"),
     (f"{LAYER}/fused_attention-FusedAttention/Custom-op7", "attention"),
     (f"{LAYER}/add_norm-AddNorm/Custom-op9", "norms and activations"),
     ("Gradients/network-KTNET/MemoryLayer_wn-FusedMemoryLayer/read-ReadMemory/Custom-op1", "memories"),

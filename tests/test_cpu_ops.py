@@ -20,7 +20,7 @@ from src.config import BertConfig  # noqa: E402
 from src.cpu import kernels as cpu_kernels  # noqa: E402
 from src.cpu.encoder import FusedEncoderLayer  # noqa: E402
 from src.cpu.memory import FusedMemoryLayer  # noqa: E402
-from src.cpu.ops import AddNorm, BiasGelu, FusedAttention, ReadMemory  # noqa: E402
+from src.cpu.ops import AddNorm, BiasGelu, FusedAttention, ReadMemory, TileProduct, use_tiles  # noqa: E402
 from src.dropout import DropoutFactory  # noqa: E402
 from src.layers import MemoryLayer  # noqa: E402
 from utils import device  # noqa: E402
@@ -164,6 +164,63 @@ def test_attention_forgets_what_was_in_its_scratch_memory(masked):
         found = [cell(*alone), ops.grad(Weighted(cell, dout[rows]))(*alone)]
         for one, all_of_them in zip(found, together, strict=True):
             np.testing.assert_array_equal(one.asnumpy(), all_of_them.asnumpy()[rows])
+
+
+def needs_tiles(monkeypatch):
+    """Products are wanted in bfloat16, by a processor with a matrix unit."""
+    if device.bfloat16_unit() != "AMX":
+        pytest.skip("this processor has no AMX")
+    monkeypatch.setenv(device.PRODUCT_MODE, "BF16")
+
+
+def rounded(values):
+    """float32 -> the nearest bfloat16, as float32."""
+    return torch.tensor(values).bfloat16().float().numpy()
+
+
+# Rows, depth and columns below, at and above the sizes of tiles and of blocks of rows and depth; a batch.
+@needs_kernels
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("batch", "rows", "depth", "columns"), [
+    ((), 1, 1, 1), ((), 32, 64, 32), ((), 37, 45, 70), ((), 1100, 33, 2), ((), 65, 1100, 33), ((3,), 20, 40, 17)])
+def test_products_of_tiles(monkeypatch, batch, rows, depth, columns, transposed):
+    needs_tiles(monkeypatch)
+    random = np.random.RandomState(8)
+    left = rounded(random.randn(*batch, rows, depth).astype(np.float32))
+    right = rounded(random.randn(*batch, *((columns, depth) if transposed else (depth, columns))).astype(np.float32))
+    dout = rounded(random.randn(*batch, rows, columns).astype(np.float32))
+    cell = TileProduct(transposed)
+    x, y, dz = (array.astype(np.float64) for array in (left, right, dout))
+    expected = x @ (y.swapaxes(-1, -2) if transposed else y)
+    by_left = dz @ (y if transposed else y.swapaxes(-1, -2))
+    by_right = dz.swapaxes(-1, -2) @ x if transposed else x.swapaxes(-1, -2) @ dz
+    found = [cell(Tensor(left), Tensor(right)), *ops.grad(Weighted(cell, dout), (0, 1))(Tensor(left), Tensor(right))]
+    for value, wanted in zip(found, (expected, by_left, by_right), strict=True):
+        np.testing.assert_allclose(value.asnumpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+@needs_kernels
+def test_products_of_tiles_round_like_the_framework_s(monkeypatch):
+    needs_tiles(monkeypatch)
+    random = np.random.RandomState(9)
+    left, right = random.randn(2, 50, 60).astype(np.float32)
+    found = TileProduct(True)(Tensor(left), Tensor(right)).asnumpy()
+    np.testing.assert_allclose(found, rounded(left) @ rounded(right).T, rtol=1e-5, atol=1e-4)
+    assert np.abs(found - left @ right.T).max() > 1e-3
+
+
+@needs_kernels
+def test_a_network_s_products_are_of_tiles_where_bfloat16_is_wanted(monkeypatch):
+    def kinds():
+        layer = FusedEncoderLayer(BertConfig(20, 24, 1, 3, 40), DropoutFactory(False), ms.float32)
+        if cpu_kernels.multiply_tiles():
+            use_tiles(layer)
+        return [type(cell.matmul) for _, cell in layer.cells_and_names() if hasattr(cell, "matmul")]
+
+    monkeypatch.delenv(device.PRODUCT_MODE, raising=False)
+    assert kinds() == [ops.MatMul] * 6
+    needs_tiles(monkeypatch)
+    assert kinds() == [TileProduct] * 6
 
 
 def memory_inputs(random, tokens=45, width=13, most=6, rows=30):
@@ -378,6 +435,8 @@ run("AddNormGradient", [(T, W), (W,), (T, W), (W,), (W,), (5, W), (T,), (1,), (T
 run("AttentionGradient", [(T, 3 * W)] + [(W,)] * 3 + [(7, 111), (4,), (5, 111), (7 * 4 * 111,), (T, W)],
     [(T, 3 * W)] + [(W,)] * 3)
 run("MemoryGradient", [(T, W), (W,), (T, 9), (50, W), (T, W)], [(T, W), (W,)])
+if library.MultipliesTiles():
+    run("ProductTransposedGradient", [(T, W), (33, W), (T, 33)], [(T, W), (33, W)])
 BOTH = [(T, W), (7,)]
 run("Adam", BOTH * 3 + [(1,), (1,), (1,), (1,), (5,), (2,)] + BOTH, [(1,)], changed=6)
 run("Average", BOTH + [(1,)] + BOTH, [(1,)], changed=2)
@@ -385,9 +444,8 @@ run("Average", BOTH + [(1,)] + BOTH, [(1,)], changed=2)
 
 
 @needs_kernels
-@pytest.mark.usefixtures("products")
-def test_results_do_not_depend_on_threads():
+def test_results_do_not_depend_on_threads(products):
     digests = {subprocess.run([sys.executable, "-c", DIGESTS, str(cpu_kernels.library())], check=True, text=True,
                               capture_output=True, env={**os.environ, "OMP_NUM_THREADS": count}).stdout
                for count in "1237"}
-    assert len(digests) == 1 and digests.pop().count("[") == 6
+    assert len(digests) == 1 and digests.pop().count("[") == (6 if products == "float32" else 7)

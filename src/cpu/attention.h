@@ -110,8 +110,8 @@ struct AttentionInputs {
     return dropout(unit, row);
   }
 
-  // Turns the scores of a query into D, the softmax P times the dropout mask.
-  void weigh(int64_t unit, int64_t row, float* scores) const {
+  // Turns the scores of a query into D, the softmax P times the dropout mask. Not inlined: GCC then uses vectors.
+  [[gnu::noinline]] void weigh(int64_t unit, int64_t row, float* scores) const {
     const float* keep = dropout_and_next(unit, row);
     const float factor = 1.0f / exponentials(unit, scores);
 #pragma omp simd
@@ -119,7 +119,7 @@ struct AttentionInputs {
   }
 
   // Turns the scores of a query into D, and the gradient by D into that by the product q k^T.
-  void weigh(int64_t unit, int64_t row, float* scores, float* gradient) const {
+  [[gnu::noinline]] void weigh(int64_t unit, int64_t row, float* scores, float* gradient) const {
     const float* keep = dropout_and_next(unit, row);
     const float factor = 1.0f / exponentials(unit, scores), by_scores = scale;
     float sum = 0.0f;

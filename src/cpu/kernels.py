@@ -120,6 +120,13 @@ def available() -> bool:
     return sys.platform == "linux" and ms.get_context("device_target") == "CPU" and library() is not None
 
 
+def multiply_tiles() -> bool:
+    """Whether the kernels for products of bfloat16 can be called: such products are wanted, and the processor has a
+    matrix unit.
+    """
+    return available() and bool(ctypes.CDLL(str(library())).MultipliesTiles())
+
+
 def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1, written: int = 0, read: int = 0) -> ops.Custom:
     """The operator of an exported kernel; all that it gives is float32.
 

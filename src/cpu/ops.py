@@ -17,6 +17,39 @@ from mindspore import Tensor, nn, ops
 from src.cpu.kernels import kernel
 
 
+class TileProduct(nn.Cell):
+    """x y or x y^T with factors rounded to bfloat16 and float32 sums, on a processor with a matrix unit. Like the
+    framework's own product of that kind, but about twice as fast, as its kernel rounds what it multiplies next.
+    """
+
+    def __init__(self, transpose_b: bool = False) -> None:
+        super().__init__()
+        name, column = ("ProductTransposed", -2) if transpose_b else ("Product", -1)
+
+        def out_shape(x: list[int], y: list[int]) -> list[int]:
+            return [*x[:-1], y[column]]
+
+        self.forward = kernel(name, out_shape)
+        self.gradient = kernel(f"{name}Gradient", lambda x, y, dout: (x, y), outputs=2)
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        """Take [M, K] and [K, N] (transposed: [N, K]), or a batch of each; give [M, N]."""
+        return self.forward(x, y)
+
+    def bprop(self, x: Tensor, y: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient by both factors."""
+        return self.gradient(x, y, dout)
+
+
+def use_tiles(network: nn.Cell) -> None:
+    """Compute a network's products by :class:`TileProduct`, but those that cells do not keep as an operator."""
+    for _, cell in network.cells_and_names():
+        for name in ("matmul", "product", "product_transposed"):
+            operator = getattr(cell, name, None)
+            if isinstance(operator, (ops.MatMul, ops.BatchMatMul)):
+                setattr(cell, name, TileProduct(operator.transpose_b))
+
+
 class BiasGelu(nn.Cell):
     """GELU of x + b: v * Phi(v), as exact as float32 is."""
 

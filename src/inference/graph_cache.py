@@ -51,7 +51,8 @@ class GraphCache:
     def __init__(self, network: nn.Cell, config: KTNetConfig, folder: Path | None) -> None:
         self.folder = folder
         digest = hashlib.sha256(json.dumps([ms.__version__, type(network).__qualname__, asdict(config),
-                                            str(kernels.library())], sort_keys=True, default=str).encode())
+                                            str(kernels.library()), kernels.multiply_tiles()],
+                                           sort_keys=True, default=str).encode())
         for path in sorted(SOURCES.rglob("*.py")):
             digest.update(path.read_bytes())
         self.digest = digest.hexdigest()

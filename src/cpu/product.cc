@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dense products of bfloat16 with float32 sums, and their gradients, by the processor's matrix unit (tiles.h).
+//
+// All are [.., M, K] times [.., K, N], each matrix of the one with that of the other; `transposed` says that the second
+// is given as [.., N, K].
+#include "tiles.h"
+
+#ifdef HAS_TILES
+
+namespace {
+
+constexpr int64_t kTilesOfDepth = 32;  // are multiplied at a time, so that a thread's share fits its cache
+constexpr int64_t kManyRows = 1024;    // of the left factor, for which larger blocks leave all threads busy
+
+// Memory that is kept for the next call of this thread: fresh memory is slow to write.
+class Kept {
+ public:
+  Number* take(int64_t numbers) {
+    if (numbers > size_) {
+      memory_.reset(static_cast<Number*>(std::aligned_alloc(64, numbers * sizeof(Number))));
+      size_ = numbers;
+    }
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<Number, decltype(&std::free)> memory_{nullptr, std::free};
+  int64_t size_ = 0;
+};
+
+// As `multiply`, where out has only so many rows and columns.
+void multiply_edge(const Number* left, const Number* right, int64_t tiles, float* out, int64_t stride, bool add,
+                   int64_t rows, int64_t columns) {
+  alignas(64) float whole[kUnit * kUnit];
+  multiply(left, right, tiles, whole, kUnit, false);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < columns; ++i) {
+      float* target = out + row * stride + i;
+      *target = whole[row * kUnit + i] + (add ? *target : 0.0f);
+    }
+  }
+}
+
+// left times right into out.
+void multiply(const Factor& left, const Factor& right, float* out) {
+  const int64_t rows = left.size(), columns = right.size(), depth = left.tiles(), groups = right.groups();
+  const int64_t block = rows >= kManyRows ? 128 : 64, blocks = count_of(rows, block);
+  const int64_t most = std::min(depth, kTilesOfDepth);
+  static thread_local Kept all_columns;
+  Number* const right_tiles = all_columns.take(groups * most * kTileNumbers);
+#pragma omp parallel
+  {
+    const Tiles tiles_are_set_up;
+    static thread_local Kept some_rows;
+    Number* const left_tiles = some_rows.take(block / kTile * most * kTileNumbers);
+    for (int64_t first = 0; first < depth; first += kTilesOfDepth) {
+      const int64_t tiles = std::min(depth - first, kTilesOfDepth), group_numbers = tiles * kTileNumbers;
+      const bool add = first > 0;
+      // Shared out as the factor lies in memory: by groups, or by tiles along the depth.
+      const int64_t shares = right.along_rows() ? groups : tiles;
+#pragma omp for schedule(static)
+      for (int64_t share = 0; share < shares; ++share) {
+        for (int64_t other = 0; other < groups + tiles - shares; ++other) {
+          const int64_t group = right.along_rows() ? share : other, tile = right.along_rows() ? other : share;
+          right.copy(group, first + tile, right_tiles + (group * tiles + tile) * kTileNumbers);
+        }
+      }
+#pragma omp for schedule(dynamic)
+      for (int64_t number = 0; number < blocks; ++number) {
+        const int64_t row = number * block, own = 2 * count_of(std::min(block, rows - row), kUnit);
+        left.copy(row / kTile, own, first, tiles, left_tiles);
+        for (int64_t group = 0; group < own; group += 2) {
+          const int64_t at = row + group * kTile;
+          const Number* of_rows = left_tiles + group * group_numbers;
+          for (int64_t column = 0; column < columns; column += kUnit) {
+            const Number* of_columns = right_tiles + column / kTile * group_numbers;
+            float* target = out + at * columns + column;
+            if (at + kUnit <= rows && column + kUnit <= columns) {
+              multiply(of_rows, of_columns, tiles, target, columns, add);
+            } else {
+              multiply_edge(of_rows, of_columns, tiles, target, columns, add, std::min(kUnit, rows - at),
+                            std::min(kUnit, columns - column));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Matrix `number` of a tensor.
+Matrix matrix_of(const Call& call, int place, int64_t number) {
+  const int rank = call.ranks[place];
+  const int64_t rows = call.size(place, rank - 2), columns = call.size(place, rank - 1);
+  return {call.at(place) + number * rows * columns, rows, columns, columns};
+}
+
+float* target_of(const Call& call, int place, int64_t number) {
+  return const_cast<float*>(matrix_of(call, place, number).numbers);
+}
+
+int64_t matrices_of(const Call& call, int place) {
+  const int rank = call.ranks[place];
+  return call.elements(place) / (call.size(place, rank - 2) * call.size(place, rank - 1));
+}
+
+// x, y -> x y.
+template <bool transposed>
+void product(const Call& call) {
+  const int64_t count = matrices_of(call, 0);
+  for (int64_t number = 0; number < count; ++number) {
+    multiply({matrix_of(call, 0, number), true, false}, {matrix_of(call, 1, number), false, transposed},
+             target_of(call, 2, number));
+  }
+}
+
+// x, y, dz -> dx = dz y^T, dy = x^T dz (transposed: dx = dz y, dy = dz^T x).
+template <bool transposed>
+void product_gradient(const Call& call) {
+  const int64_t count = matrices_of(call, 0);
+  for (int64_t number = 0; number < count; ++number) {
+    const Matrix x = matrix_of(call, 0, number), y = matrix_of(call, 1, number), dz = matrix_of(call, 2, number);
+    multiply({dz, true, false}, {y, false, !transposed}, target_of(call, 3, number));
+    multiply({transposed ? dz : x, true, true}, {transposed ? x : dz, false, false}, target_of(call, 4, number));
+  }
+}
+
+}  // namespace
+
+EXPORT_KERNEL(Product, product<false>)
+EXPORT_KERNEL(ProductTransposed, product<true>)
+EXPORT_KERNEL(ProductGradient, product_gradient<false>)
+EXPORT_KERNEL(ProductTransposedGradient, product_gradient<true>)
+
+// Whether the kernels above may be called.
+extern "C" int MultipliesTiles() { return uses_tiles(); }
+
+#else
+
+extern "C" int MultipliesTiles() { return 0; }
+
+#endif  // HAS_TILES
