@@ -180,8 +180,8 @@ def training_flags(args: argparse.Namespace, folder: DataFolder) -> list[str]:
 def report(args: argparse.Namespace, folder: DataFolder) -> None:
     """Print a table of the finished runs, and their difference to none."""
     gold = gold_answers(folder.dataset_json(RECORD, "dev"))
-    scores = {path.parent.name: question_scores(path.parent / "predictions.json", gold)
-              for path in sorted(args.output.glob("*_*/eval_result.json"))}
+    finished = sorted(path.parent for name in MEMORIES for path in args.output.glob(f"{name}_*/eval_result.json"))
+    scores = {folder.name: question_scores(folder / "predictions.json", gold) for folder in finished}
     print(markdown_table(["network and seed", "exact match", "F1"],
                          [[name, *(f"{value:.2f}" for value in run_scores.mean(0))]
                           for name, run_scores in scores.items()]))
