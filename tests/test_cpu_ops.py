@@ -221,6 +221,9 @@ def test_a_network_s_products_are_of_tiles_where_bfloat16_is_wanted(monkeypatch)
     assert kinds() == [ops.MatMul] * 6
     needs_tiles(monkeypatch)
     assert kinds() == [TileProduct] * 6
+    memory = FusedMemoryLayer(8, 13, 0.5)
+    use_tiles(memory)
+    assert isinstance(memory.dense_1.matmul, TileProduct) and isinstance(memory.product, ops.BatchMatMul)
 
 
 def memory_inputs(random, tokens=45, width=13, most=6, rows=30):

@@ -15,6 +15,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from src.cpu.kernels import kernel
+from src.layers import MemoryLayer
 
 
 class TileProduct(nn.Cell):
@@ -42,11 +43,11 @@ class TileProduct(nn.Cell):
 
 
 def use_tiles(network: nn.Cell) -> None:
-    """Compute a network's products by :class:`TileProduct`, but those that cells do not keep as an operator."""
+    """Compute a network's products by :class:`TileProduct`, but the small ones of a memory's attention."""
     for _, cell in network.cells_and_names():
         for name in ("matmul", "product", "product_transposed"):
             operator = getattr(cell, name, None)
-            if isinstance(operator, (ops.MatMul, ops.BatchMatMul)):
+            if isinstance(operator, (ops.MatMul, ops.BatchMatMul)) and not isinstance(cell, MemoryLayer):
                 setattr(cell, name, TileProduct(operator.transpose_b))
 
 
