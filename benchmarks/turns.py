@@ -31,6 +31,8 @@ class Peer:
     """
 
     def __init__(self, make: Callable[..., Any], *arguments: Any) -> None:
+        if "OMP_NUM_THREADS" not in os.environ:
+            os.unsetenv("OMP_NUM_THREADS")      # MindSpore sets it to 1 in its process; ours would inherit that
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
