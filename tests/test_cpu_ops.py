@@ -108,14 +108,19 @@ def test_dropout_residual_and_layer_normalisation(shape, for_all, offset):
           random)
 
 
+def needs_tiles(monkeypatch):
+    """Products are wanted in bfloat16, by a processor with a matrix unit."""
+    if device.bfloat16_unit() != "AMX":
+        pytest.skip("this processor has no AMX")
+    ops.matmul(Tensor(np.ones((2, 2), np.float32)), Tensor(np.ones((2, 2), np.float32)))    # oneDNN has read it
+    monkeypatch.setenv(device.PRODUCT_MODE, "BF16")
+
+
 @pytest.fixture(params=["float32", "bfloat16"])
 def products(request, monkeypatch):
     """How attention multiplies: with float32 products, or with those of the processor's matrix unit."""
     if request.param == "bfloat16":
-        if device.bfloat16_unit() != "AMX":
-            pytest.skip("this processor has no AMX")
-        ops.matmul(Tensor(np.ones((2, 2), np.float32)), Tensor(np.ones((2, 2), np.float32)))    # oneDNN has read it
-        monkeypatch.setenv(device.PRODUCT_MODE, "BF16")
+        needs_tiles(monkeypatch)
     return request.param
 
 
@@ -164,13 +169,6 @@ def test_attention_forgets_what_was_in_its_scratch_memory(masked):
         found = [cell(*alone), ops.grad(Weighted(cell, dout[rows]))(*alone)]
         for one, all_of_them in zip(found, together, strict=True):
             np.testing.assert_array_equal(one.asnumpy(), all_of_them.asnumpy()[rows])
-
-
-def needs_tiles(monkeypatch):
-    """Products are wanted in bfloat16, by a processor with a matrix unit."""
-    if device.bfloat16_unit() != "AMX":
-        pytest.skip("this processor has no AMX")
-    monkeypatch.setenv(device.PRODUCT_MODE, "BF16")
 
 
 def rounded(values):
