@@ -14,7 +14,8 @@ median round counts. Figures for an epoch weigh the bucket's times with the numb
 pads every batch to max_seq_len, as HuggingFace's SQuAD recipe does.
 
 ``--profile`` prints, for each of KT-NET's types, the seconds of a step at max_seq_len that its parts take, and the time
-that the encoder's dense products would take at the speed at which the largest of them runs alone.
+that the encoder's dense products would take at the speed at which the largest of them runs alone. The products within
+attention's kernel for bfloat16 are counted in a build of it with a clock (:mod:`benchmarks.attention_clock`).
 """
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from benchmarks.attention_clock import share_of_products
 from benchmarks.bert_peer import BertPeer, Columns
 from benchmarks.step_profile import product_limit, profile
 from benchmarks.turns import Peer, Turns, compute_types, machine
@@ -145,8 +147,13 @@ class KTNetTrainer:
 
     def profile(self, batches: Sequence[Columns]) -> dict[str, float]:
         """Seconds of a step's parts, and of its dense products at the speed of the largest alone."""
+        from src.cpu.kernels import multiply_tiles
+
         shape = batches[0]["src_ids"].shape
         parts = profile(lambda steps: self.train((list(batches) * steps)[:steps]), len(batches))
+        if multiply_tiles():
+            own = share_of_products(self.config.bert, *shape) * parts["attention"]
+            parts |= {"attention": parts["attention"] - own, "products of attention": own}
         limit = product_limit(self.config.bert, shape[0] * shape[1])
         return {name: round(seconds, 4) for name, seconds in {**parts, "product_limit": limit}.items()}
 

@@ -91,7 +91,7 @@ class TriLinearTwoTimeSelfAttentionLayer(nn.Cell):
         """Take u float32 [B, S, U] and the mask float32 [B, S]; give A float32 [B, S, S]."""
         rows = fused.reshape((-1, fused.shape[2]))                                                     # [B*S, U]
         column_scores = self.matmul(rows, self.weight_2.reshape((-1, 1))).reshape(input_mask.shape)    # [B, S]
-        scaled = (fused * self.weight_mul).astype(self.compute_type)
+        scaled = (rows * self.weight_mul).reshape(fused.shape).astype(self.compute_type)
         scores = self.product_transposed(scaled, fused.astype(self.compute_type)).astype(ms.float32)   # [B, S, S]
         column_scores = column_scores + (1.0 - input_mask) * PADDING_SCORE                             # [B, S]
         return ops.softmax(scores + ops.expand_dims(column_scores, 1), -1)                             # [B, S, S]

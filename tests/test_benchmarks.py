@@ -6,8 +6,10 @@ import signal
 
 import pytest
 
-from benchmarks import kill_scripts, turns
+from benchmarks import attention_clock, kill_scripts, turns
 from benchmarks.step_profile import PARTS, part_of, shares
+from src.config import BertConfig
+from src.cpu import kernels as cpu_kernels
 
 LAYER = "Default/gradients-Gradients/network-KTNETWithLoss/network-KTNET/bert-BertModel/bert_encoder-Encoder/0"
 
@@ -15,6 +17,7 @@ LAYER = "Default/gradients-Gradients/network-KTNETWithLoss/network-KTNET/bert-Be
 @pytest.mark.parametrize(("name", "part"), [
     (f"{LAYER}/intermediate-Linear/matmul-MatMul/MatMul-op3", "products"),
     (f"{LAYER}/attention-Attention/output-ResidualOutput/dense-Linear/matmul-TileProduct/Custom-op4", "products"),
+    (f"{LAYER}/intermediate_product-TileProductAndResidual/Custom-op5", "products"),
     (f"{LAYER}/fused_attention-FusedAttention/Custom-op7", "attention"),
     (f"{LAYER}/add_norm-AddNorm/Custom-op9", "norms and activations"),
     ("Gradients/network-KTNET/MemoryLayer_wn-FusedMemoryLayer/read-ReadMemory/Custom-op1", "memories"),
@@ -35,6 +38,14 @@ def test_shares_are_seconds_a_step(tmp_path):
         "Host,Adam,Adam-op0,Default/Adam-op0,4,500.0,Default,1\n", encoding="utf-8")
     found = shares(tmp_path, 4)
     assert found == {**dict.fromkeys(PARTS, 0.0), "products": 1.0, "optimizer": 0.125}
+
+
+def test_products_within_attention_are_counted(monkeypatch):
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    if not cpu_kernels.multiply_tiles():
+        pytest.skip("this processor has no matrix unit")
+    small = BertConfig(vocab_size=20, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    assert 0.0 < attention_clock.share_of_products(small, 2, 100) < 1.0
 
 
 @pytest.mark.parametrize(("unit", "wanted", "types"), [

@@ -20,7 +20,16 @@ from src.config import BertConfig  # noqa: E402
 from src.cpu import kernels as cpu_kernels  # noqa: E402
 from src.cpu.encoder import FusedEncoderLayer  # noqa: E402
 from src.cpu.memory import FusedMemoryLayer  # noqa: E402
-from src.cpu.ops import AddNorm, BiasGelu, FusedAttention, ReadMemory, TileProduct, use_tiles  # noqa: E402
+from src.cpu.ops import (  # noqa: E402
+    AddNorm,
+    BiasGelu,
+    FusedAttention,
+    ProductAndResidual,
+    ReadMemory,
+    TileProduct,
+    TileProductAndResidual,
+    use_tiles,
+)
 from src.dropout import DropoutFactory  # noqa: E402
 from src.layers import MemoryLayer  # noqa: E402
 from utils import device  # noqa: E402
@@ -198,6 +207,27 @@ def test_products_of_tiles(monkeypatch, batch, rows, depth, columns, transposed)
 
 
 @needs_kernels
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(5, 7, 9), (64, 96, 32), (70, 40, 1100)])
+def test_a_product_of_tiles_adds_the_residual_s_gradient(monkeypatch, rows, depth, columns):
+    needs_tiles(monkeypatch)
+    random = np.random.RandomState(10)
+    left, right, dout = (rounded(random.randn(*shape).astype(np.float32))
+                         for shape in ((rows, depth), (columns, depth), (rows, columns)))
+    residual = random.randn(rows, depth).astype(np.float32)
+    cell = TileProductAndResidual()
+
+    def weighted(x, y):
+        product, same = cell(x, y)
+        return (product * Tensor(dout)).sum() + (same * Tensor(residual)).sum()
+
+    product, same = cell(Tensor(left), Tensor(right))
+    found = [product, same, *ops.grad(weighted, (0, 1))(Tensor(left), Tensor(right))]
+    x, y, dz = (array.astype(np.float64) for array in (left, right, dout))
+    for value, wanted in zip(found, (x @ y.T, left, dz @ y + residual, dz.T @ x), strict=True):
+        np.testing.assert_allclose(value.asnumpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+@needs_kernels
 def test_products_of_tiles_round_like_the_framework_s(monkeypatch):
     needs_tiles(monkeypatch)
     random = np.random.RandomState(9)
@@ -213,12 +243,13 @@ def test_a_network_s_products_are_of_tiles_where_bfloat16_is_wanted(monkeypatch)
         layer = FusedEncoderLayer(BertConfig(20, 24, 1, 3, 40), DropoutFactory(False), ms.float32)
         if cpu_kernels.multiply_tiles():
             use_tiles(layer)
-        return [type(cell.matmul) for _, cell in layer.cells_and_names() if hasattr(cell, "matmul")]
+        return ([type(cell.matmul) for _, cell in layer.cells_and_names() if hasattr(cell, "matmul")],
+                {type(layer.attention_product), type(layer.intermediate_product)})
 
     monkeypatch.delenv(device.PRODUCT_MODE, raising=False)
-    assert kinds() == [ops.MatMul] * 6
+    assert kinds() == ([ops.MatMul] * 8, {ProductAndResidual})
     needs_tiles(monkeypatch)
-    assert kinds() == [TileProduct] * 6
+    assert kinds() == ([TileProduct] * 6, {TileProductAndResidual})
     memory = FusedMemoryLayer(8, 13, 0.5)
     use_tiles(memory)
     assert isinstance(memory.dense_1.matmul, TileProduct) and isinstance(memory.product, ops.BatchMatMul)

@@ -104,8 +104,10 @@ struct AttentionInputs {
   }
 
   // The masks of the next query lie anywhere in a pool larger than the cache: they are fetched ahead.
+  const float* next_dropout(int64_t unit, int64_t row) const { return dropout(unit, row + 1 < length ? row + 1 : row); }
+
   const float* dropout_and_next(int64_t unit, int64_t row) const {
-    const float* next = dropout(unit, row + 1 < length ? row + 1 : row);
+    const float* next = next_dropout(unit, row);
     for (int64_t i = 0; i < length; i += 16) __builtin_prefetch(next + i);
     return dropout(unit, row);
   }

@@ -9,7 +9,7 @@ from mindspore import Tensor, ops
 
 from src.bert import EmbeddingPostprocessor, EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
-from src.cpu.ops import AddNorm, BiasGelu, FusedAttention
+from src.cpu.ops import AddNorm, BiasGelu, FusedAttention, ProductAndResidual
 from src.dropout import DropoutFactory, no_mask
 
 
@@ -35,6 +35,7 @@ class FusedEncoderLayer(EncoderLayer):
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
         super().__init__(config, dropouts, compute_type)
+        self.attention_product, self.intermediate_product = ProductAndResidual(), ProductAndResidual()
         self.fused_attention = FusedAttention(config.num_attention_heads, self.attention.attention.scale)
         self.add_norm = AddNorm(config.layer_norm_eps)
         self.bias_gelu = BiasGelu()
@@ -46,21 +47,23 @@ class FusedEncoderLayer(EncoderLayer):
 
     def construct(self, hidden: Tensor, mask: Tensor, step: Tensor) -> Tensor:
         """Take float32 [B*S, H] and what is added to the keys' scores, float32 [B, S]; give float32 [B*S, H]."""
-        context = self.attend(self.attention.attention, hidden, mask, step)                # [B*S, H]
+        context, hidden = self.attend(self.attention.attention, hidden, mask, step)        # [B*S, H] both
         attended = self.end_half(self.attention.output, context, hidden, step)             # [B*S, H]
+        product, attended = self.intermediate_product(attended, self.intermediate.weight)  # [B*S, I], [B*S, H]
         if self.has_gelu:
-            expanded = self.bias_gelu(self.intermediate.product(attended), self.intermediate.bias)
+            expanded = self.bias_gelu(product, self.intermediate.bias)
         else:
-            expanded = self.activation(self.intermediate(attended))                        # [B*S, I]
+            expanded = self.activation(self.intermediate.add_bias(product, self.intermediate.bias))    # [B*S, I]
         return self.end_half(self.output, expanded, attended, step)                        # [B*S, H]
 
-    def attend(self, attention: SelfAttention, hidden: Tensor, mask: Tensor, step: Tensor) -> Tensor:
-        """As :class:`src.bert.SelfAttention`; q, k and v are one product."""
+    def attend(self, attention: SelfAttention, hidden: Tensor, mask: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """As :class:`src.bert.SelfAttention`, where q, k and v are one product; and ``hidden`` again."""
         query, key, value = attention.query_layer, attention.key_layer, attention.value_layer
         weight = ops.concat((query.weight, key.weight, value.weight), 0)                   # [3*H, H]
-        products = query.matmul(hidden, weight)                                            # [B*S, 3*H]
+        products, hidden = self.attention_product(hidden, weight)                          # [B*S, 3*H], [B*S, H]
         pool, picked = attention.dropout.mask(mask.shape[0] * attention.heads * mask.shape[1], mask.shape[1], step)
-        return self.fused_attention(products, query.bias, key.bias, value.bias, mask, pool, picked)    # [B*S, H]
+        context = self.fused_attention(products, query.bias, key.bias, value.bias, mask, pool, picked)
+        return context, hidden                                                             # [B*S, H] both
 
     def end_half(self, output: ResidualOutput, inputs: Tensor, residual: Tensor, step: Tensor) -> Tensor:
         """As :class:`src.bert.ResidualOutput`."""

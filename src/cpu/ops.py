@@ -31,7 +31,7 @@ class TileProduct(nn.Cell):
             return [*x[:-1], y[column]]
 
         self.forward = kernel(name, out_shape)
-        self.gradient = kernel(f"{name}Gradient", lambda x, y, dout: (x, y), outputs=2)
+        self.gradient = kernel(f"{name}Gradient", lambda x, y, *others: (x, y), outputs=2)
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
         """Take [M, K] and [K, N] (transposed: [N, K]), or a batch of each; give [M, N]."""
@@ -42,9 +42,40 @@ class TileProduct(nn.Cell):
         return self.gradient(x, y, dout)
 
 
+class ProductAndResidual(nn.Cell):
+    """x y^T, and x again, to be added to what is computed from the product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Take [M, K] and [N, K]; give [M, N] and [M, K]."""
+        return self.matmul(x, y), x
+
+
+class TileProductAndResidual(TileProduct):
+    """The same by :class:`TileProduct`. The gradient by x is one kernel, whoever uses x later."""
+
+    def __init__(self) -> None:
+        super().__init__(transpose_b=True)
+
+    def construct(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """As :class:`ProductAndResidual`."""
+        return self.forward(x, y), x
+
+    def bprop(self, x: Tensor, y: Tensor, out: tuple[Tensor, Tensor],
+              dout: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The gradient by both factors."""
+        return self.gradient(x, y, dout[0], dout[1])
+
+
 def use_tiles(network: nn.Cell) -> None:
     """Compute a network's products by :class:`TileProduct`, but the small ones of a memory's attention."""
-    for _, cell in network.cells_and_names():
+    for _, cell in list(network.cells_and_names()):
+        for name, part in list(cell.name_cells().items()):
+            if isinstance(part, ProductAndResidual):
+                setattr(cell, name, TileProductAndResidual())
         for name in ("matmul", "product", "product_transposed"):
             operator = getattr(cell, name, None)
             if isinstance(operator, (ops.MatMul, ops.BatchMatMul)) and not isinstance(cell, MemoryLayer):

@@ -29,20 +29,20 @@ class Kept {
 };
 
 // As `multiply`, where out has only so many rows and columns.
-void multiply_edge(const Number* left, const Number* right, int64_t tiles, float* out, int64_t stride, bool add,
-                   int64_t rows, int64_t columns) {
+void multiply_edge(const Number* left, const Number* right, int64_t tiles, const float* before, float* out,
+                   int64_t stride, int64_t rows, int64_t columns) {
   alignas(64) float whole[kUnit * kUnit];
-  multiply(left, right, tiles, whole, kUnit, false);
+  multiply(left, right, tiles, nullptr, whole, kUnit);
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t i = 0; i < columns; ++i) {
-      float* target = out + row * stride + i;
-      *target = whole[row * kUnit + i] + (add ? *target : 0.0f);
+      const int64_t at = row * stride + i;
+      out[at] = whole[row * kUnit + i] + (before != nullptr ? before[at] : 0.0f);
     }
   }
 }
 
-// left times right into out.
-void multiply(const Factor& left, const Factor& right, float* out) {
+// left times right, and `added` if there is one, into out.
+void multiply(const Factor& left, const Factor& right, const float* added, float* out) {
   const int64_t rows = left.size(), columns = right.size(), depth = left.tiles(), groups = right.groups();
   const int64_t block = rows >= kManyRows ? 128 : 64, blocks = count_of(rows, block);
   const int64_t most = std::min(depth, kTilesOfDepth);
@@ -55,7 +55,7 @@ void multiply(const Factor& left, const Factor& right, float* out) {
     Number* const left_tiles = some_rows.take(block / kTile * most * kTileNumbers);
     for (int64_t first = 0; first < depth; first += kTilesOfDepth) {
       const int64_t tiles = std::min(depth - first, kTilesOfDepth), group_numbers = tiles * kTileNumbers;
-      const bool add = first > 0;
+      const float* before = first > 0 ? out : added;
       // Shared out as the factor lies in memory: by groups, or by tiles along the depth.
       const int64_t shares = right.along_rows() ? groups : tiles;
 #pragma omp for schedule(static)
@@ -74,11 +74,12 @@ void multiply(const Factor& left, const Factor& right, float* out) {
           const Number* of_rows = left_tiles + group * group_numbers;
           for (int64_t column = 0; column < columns; column += kUnit) {
             const Number* of_columns = right_tiles + column / kTile * group_numbers;
-            float* target = out + at * columns + column;
+            const int64_t place = at * columns + column;
+            const float* own_before = before != nullptr ? before + place : nullptr;
             if (at + kUnit <= rows && column + kUnit <= columns) {
-              multiply(of_rows, of_columns, tiles, target, columns, add);
+              multiply(of_rows, of_columns, tiles, own_before, out + place, columns);
             } else {
-              multiply_edge(of_rows, of_columns, tiles, target, columns, add, std::min(kUnit, rows - at),
+              multiply_edge(of_rows, of_columns, tiles, own_before, out + place, columns, std::min(kUnit, rows - at),
                             std::min(kUnit, columns - column));
             }
           }
@@ -109,19 +110,23 @@ template <bool transposed>
 void product(const Call& call) {
   const int64_t count = matrices_of(call, 0);
   for (int64_t number = 0; number < count; ++number) {
-    multiply({matrix_of(call, 0, number), true, false}, {matrix_of(call, 1, number), false, transposed},
+    multiply({matrix_of(call, 0, number), true, false}, {matrix_of(call, 1, number), false, transposed}, nullptr,
              target_of(call, 2, number));
   }
 }
 
-// x, y, dz -> dx = dz y^T, dy = x^T dz (transposed: dx = dz y, dy = dz^T x).
+// x, y, dz -> dx = dz y^T, dy = x^T dz (transposed: dx = dz y, dy = dz^T x). With a fourth input [.., M, K] before the
+// results, that is added to dx.
 template <bool transposed>
 void product_gradient(const Call& call) {
   const int64_t count = matrices_of(call, 0);
+  const int results = call.count - 2;
   for (int64_t number = 0; number < count; ++number) {
     const Matrix x = matrix_of(call, 0, number), y = matrix_of(call, 1, number), dz = matrix_of(call, 2, number);
-    multiply({dz, true, false}, {y, false, !transposed}, target_of(call, 3, number));
-    multiply({transposed ? dz : x, true, true}, {transposed ? x : dz, false, false}, target_of(call, 4, number));
+    const float* added = results > 3 ? matrix_of(call, 3, number).numbers : nullptr;
+    multiply({dz, true, false}, {y, false, !transposed}, added, target_of(call, results, number));
+    multiply({transposed ? dz : x, true, true}, {transposed ? x : dz, false, false}, nullptr,
+             target_of(call, results + 1, number));
   }
 }
 

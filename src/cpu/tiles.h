@@ -38,18 +38,19 @@ inline bool uses_tiles() {
   return mode != nullptr && std::strcmp(mode, "BF16") == 0 && may_use_tiles();
 }
 
+// Settings of the tile registers. Byte 0: palette; 16 ..: bytes of a row, 2 each; 48 ..: rows. A constant, as GCC 12
+// takes only the first 8 bytes for read when they are loaded, and may not write the others of a variable before.
+alignas(64) constexpr uint8_t kTileSettings[64] = {1, 0,  0, 0,  0, 0,  0, 0,  0, 0,  0,  0,  0,  0,  0,  0,  64, 0, 64,
+                                                   0, 64, 0, 64, 0, 64, 0, 64, 0, 64, 0,  64, 0,  0,  0,  0,  0,  0, 0,
+                                                   0, 0,  0, 0,  0, 0,  0, 0,  0, 0,  16, 16, 16, 16, 16, 16, 16, 16};
+
 // Sets this thread's tile registers up, and back at the end: oneDNN uses them too.
 class Tiles {
  public:
   Tiles() {
     may_use_tiles();
     _tile_storeconfig(before_);
-    alignas(64) uint8_t wanted[64] = {1};  // byte 0: palette; 16 ..: bytes of a row, 2 each; 48 ..: rows
-    for (int tile = 0; tile < 8; ++tile) {
-      wanted[16 + 2 * tile] = 64;
-      wanted[48 + tile] = kTile;
-    }
-    _tile_loadconfig(wanted);
+    _tile_loadconfig(kTileSettings);
   }
   ~Tiles() { _tile_loadconfig(before_); }
 
@@ -58,44 +59,57 @@ class Tiles {
 };
 
 typedef uint16_t Number;  // bfloat16: the upper half of a float32
-typedef uint32_t Pair;    // two of them, from one column of two rows; the upper row in the lower half
 
 constexpr int64_t kTileNumbers = 512;
 
 inline int64_t count_of(int64_t size, int64_t unit) { return (size + unit - 1) / unit; }
 
-// A matrix [rows, columns], whose rows begin `stride` numbers apart.
+// A matrix [rows, columns], whose rows begin `stride` numbers apart; the bias, if there is one, is added to each.
 struct Matrix {
   const float* numbers;
   int64_t rows, columns, stride;
+  const float* bias = nullptr;
 };
+
+// Sixteen numbers from `column` on, as far as there are `columns`; then zeros.
+inline __m512 sixteen(const float* row, int64_t column, int64_t columns) {
+  const int64_t left = columns - column;
+  if (left >= kTile) return _mm512_loadu_ps(row + column);
+  return _mm512_maskz_loadu_ps(left <= 0 ? 0 : (1u << left) - 1, row + column);
+}
 
 // Columns [column, column + 16) of a row; zeros outside of the matrix.
 inline __m512 sixteen(const Matrix& x, int64_t row, int64_t column) {
-  const int64_t left = row < x.rows ? x.columns - column : 0;
-  const __mmask16 inside = left >= kTile ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
-  return _mm512_maskz_loadu_ps(inside, x.numbers + row * x.stride + column);
+  const int64_t columns = row < x.rows ? x.columns : 0;
+  const __m512 numbers = sixteen(x.numbers + row * x.stride, column, columns);
+  return x.bias == nullptr ? numbers : _mm512_add_ps(numbers, sixteen(x.bias, column, columns));
+}
+
+// 32 columns of a row, rounded.
+inline __m512i round_columns(__m512 first, __m512 second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
+
+// 16 columns of two rows, rounded and in pairs.
+inline __m512i pair(__m512 upper, __m512 lower) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(lower, upper));
 }
 
 // Rows [row, row + 16) as pairs of columns [column, column + 32).
 inline void pair_columns(const Matrix& x, int64_t row, int64_t column, __m512i* pairs) {
   for (int64_t i = 0; i < kTile; ++i) {
-    const __m512 first = sixteen(x, row + i, column), second = sixteen(x, row + i, column + kTile);
-    pairs[i] = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+    pairs[i] = round_columns(sixteen(x, row + i, column), sixteen(x, row + i, column + kTile));
   }
 }
 
 // Columns [column, column + 16) of rows [row, row + 32), in pairs of rows.
 inline void pair_rows(const Matrix& x, int64_t row, int64_t column, __m512i* pairs) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   for (int64_t i = 0; i < kTile; ++i) {
-    const __m512 upper = sixteen(x, row + 2 * i, column), lower = sixteen(x, row + 2 * i + 1, column);
-    pairs[i] = _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(lower, upper));
+    pairs[i] = pair(sixteen(x, row + 2 * i, column), sixteen(x, row + 2 * i + 1, column));
   }
 }
 
-// Transposes 16 x 16 pairs.
+// Transposes 16 x 16 pairs, or float32.
 inline void transpose(__m512i* x) {
   __m512i y[kTile];
   for (int i = 0; i < 16; i += 2) {
@@ -160,15 +174,16 @@ struct Factor {
   void copy(Number* out) const { copy(0, groups(), 0, tiles(), out); }
 };
 
-// Two rows of tiles times two columns of tiles, `tiles` along the depth, into out [32, 32], or added to it.
-inline void multiply(const Number* left, const Number* right, int64_t tiles, float* out, int64_t stride, bool add) {
+// Two rows of tiles times two columns of tiles, `tiles` along the depth, and `before`, if there is one, into out [32,
+// 32]; both have the same stride.
+inline void multiply(const Number* left, const Number* right, int64_t tiles, const float* before, float* out,
+                     int64_t stride) {
   const int64_t bytes = stride * sizeof(float), row = tiles * kTileNumbers;
-  float* lower = out + kTile * stride;
-  if (add) {
-    _tile_loadd(0, out, bytes);
-    _tile_loadd(1, out + kTile, bytes);
-    _tile_loadd(2, lower, bytes);
-    _tile_loadd(3, lower + kTile, bytes);
+  if (before != nullptr) {
+    _tile_loadd(0, before, bytes);
+    _tile_loadd(1, before + kTile, bytes);
+    _tile_loadd(2, before + kTile * stride, bytes);
+    _tile_loadd(3, before + kTile * stride + kTile, bytes);
   } else {
     _tile_zero(0);
     _tile_zero(1);
@@ -187,8 +202,8 @@ inline void multiply(const Number* left, const Number* right, int64_t tiles, flo
   }
   _tile_stored(0, out, bytes);
   _tile_stored(1, out + kTile, bytes);
-  _tile_stored(2, lower, bytes);
-  _tile_stored(3, lower + kTile, bytes);
+  _tile_stored(2, out + kTile * stride, bytes);
+  _tile_stored(3, out + kTile * stride + kTile, bytes);
 }
 
 // All rows of tiles times all columns of tiles into out, or added to it; both are a multiple of 32.
@@ -196,8 +211,9 @@ inline void multiply(const Number* left, int64_t rows, const Number* right, int6
                      int64_t stride, bool add) {
   for (int64_t row = 0; row < rows; row += kUnit) {
     for (int64_t column = 0; column < columns; column += kUnit) {
+      float* target = out + row * stride + column;
       multiply(left + row / kTile * tiles * kTileNumbers, right + column / kTile * tiles * kTileNumbers, tiles,
-               out + row * stride + column, stride, add);
+               add ? target : nullptr, target, stride);
     }
   }
 }
