@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernel of src/cpu/attention_bfloat16.cc with a clock around its products, for
-// benchmarks/step_profile.py.
+// benchmarks/attention_clock.py.
 #include <omp.h>
 
 #include "attention.h"

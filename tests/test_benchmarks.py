@@ -10,6 +10,7 @@ from benchmarks import attention_clock, kill_scripts, turns
 from benchmarks.step_profile import PARTS, part_of, shares
 from src.config import BertConfig
 from src.cpu import kernels as cpu_kernels
+from utils import device
 
 LAYER = "Default/gradients-Gradients/network-KTNETWithLoss/network-KTNET/bert-BertModel/bert_encoder-Encoder/0"
 
@@ -41,7 +42,7 @@ def test_shares_are_seconds_a_step(tmp_path):
 
 
 def test_products_within_attention_are_counted(monkeypatch):
-    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    monkeypatch.setenv(device.PRODUCT_MODE, "BF16")
     if not cpu_kernels.multiply_tiles():
         pytest.skip("this processor has no matrix unit")
     small = BertConfig(vocab_size=20, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)

@@ -12,16 +12,12 @@ namespace {
 // e^x for x <= 0, as in kernels.h; 0 below -104.
 inline __m512 exponentials(__m512 x) {
   x = _mm512_max_ps(x, _mm512_set1_ps(-104.0f));
-  const __m512 shift = _mm512_set1_ps(12582912.0f), one = _mm512_set1_ps(1.0f);
-  const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), shift), shift);
-  __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-  f = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), f);
-  __m512 power = _mm512_set1_ps(1.9875691500e-4f);
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(1.3981999507e-3f));
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(8.3334519073e-3f));
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(4.1665795894e-2f));
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(1.6666665459e-1f));
-  power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(5.0000001201e-1f));
+  const __m512 shift = _mm512_set1_ps(kShift), one = _mm512_set1_ps(1.0f);
+  const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(kLog2E), shift), shift);
+  __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2), x);
+  f = _mm512_fmadd_ps(n, _mm512_set1_ps(kLn2Excess), f);
+  __m512 power = _mm512_set1_ps(kPowers[0]);
+  for (int i = 1; i < 6; ++i) power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(kPowers[i]));
   power = _mm512_fmadd_ps(power, _mm512_mul_ps(f, f), _mm512_add_ps(f, one));
   return _mm512_scalef_ps(power, n);
 }
@@ -54,7 +50,7 @@ class Softmax {
 
 inline float sum_of(__m512 first, __m512 second) { return _mm512_reduce_add_ps(_mm512_add_ps(first, second)); }
 
-// What a block of queries is multiplied with, in tiles, and the mask of its sample; kept for the blocks of a unit.
+// One head of one sample (a unit): its numbers, and the mask of its keys, padded.
 struct Head {
   Head(const AttentionInputs& inputs, int64_t unit, float* padded_mask)
       : inputs(inputs), unit(unit), mask(padded_mask) {

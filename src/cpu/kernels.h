@@ -36,21 +36,27 @@ namespace {
 
 constexpr int64_t kBlocks = 32;  // of rows, whose sums are added in order
 
-// e^x for x in [-87, 88], to which other x are moved; off by 2 units in the last place at most. x = n ln 2 + f with
-// |f| <= ln 2 / 2, and e^f by a polynomial (S. Moshier, Cephes, expf).
+// e^x = 2^n e^f with x = n ln 2 + f, |f| <= ln 2 / 2, and e^f by a polynomial (S. Moshier, Cephes, expf).
+constexpr float kLog2E = 1.44269504f;
+constexpr float kShift = 12582912.0f;                              // 1.5 * 2^23: n stands in the lowest bits of a sum
+constexpr float kLn2 = 0.693359375f, kLn2Excess = 2.12194440e-4f;  // ln 2 is the first minus the second
+constexpr float kPowers[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                             4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};  // of f, from f^7 to f^2
+
+// e^x for x in [-87, 88], to which other x are moved; off by 2 units in the last place at most.
 inline float exponential(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.0f ? 88.0f : x;
-  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n stands in the lowest bits
-  const float n = shifted - 12582912.0f;
-  float f = x - n * 0.693359375f;
-  f = f + n * 2.12194440e-4f;
-  float power = 1.9875691500e-4f;
-  power = power * f + 1.3981999507e-3f;
-  power = power * f + 8.3334519073e-3f;
-  power = power * f + 4.1665795894e-2f;
-  power = power * f + 1.6666665459e-1f;
-  power = power * f + 5.0000001201e-1f;
+  const float shifted = x * kLog2E + kShift;
+  const float n = shifted - kShift;
+  float f = x - n * kLn2;
+  f = f + n * kLn2Excess;
+  float power = kPowers[0];
+  power = power * f + kPowers[1];
+  power = power * f + kPowers[2];
+  power = power * f + kPowers[3];
+  power = power * f + kPowers[4];
+  power = power * f + kPowers[5];
   power = power * f * f + f + 1.0f;
   int32_t bits, exponent;
   std::memcpy(&bits, &power, sizeof bits);
