@@ -57,13 +57,12 @@ def draw(*shape: int) -> np.ndarray:
 
 def draw_inputs(bert: BertConfig, batch: int, length: int) -> list[np.ndarray]:
     """Inputs of the kernel, as src/cpu/attention.h lists them."""
-    from src.dropout import POOL_ROWS, mask_pool
+    from src.dropout import mask_pool
 
     heads, width = bert.num_attention_heads, bert.hidden_size
-    picked = np.random.RandomState(0).randint(0, POOL_ROWS, batch * heads * length)
     return [draw(batch * length, 3 * width), *(draw(width) for _ in range(3)), np.zeros((batch, length), np.float32),
             np.full(heads, (width // heads) ** -0.5, np.float32),
-            mask_pool(bert.attention_probs_dropout_prob, length, 0).asnumpy(), picked.astype(np.int32)]
+            mask_pool(bert.attention_probs_dropout_prob, length, 0).asnumpy(), *np.ones((2, 1), np.int32)]
 
 
 def call(kernel: ctypes._CFuncPtr, arrays: Sequence[np.ndarray]) -> None:

@@ -29,9 +29,17 @@ def constant_pool(rate: float, width: int, seed: int) -> Tensor:
     return mask_pool(rate, width, seed)
 
 
-def no_mask(width: int) -> tuple[Tensor, Tensor]:
-    """A mask that drops nothing: one row of ones, float32 [1, W], for all rows, int32 [1]."""
-    return ops.ones((1, width), ms.float32), ops.zeros((1,), ms.int32)
+def pick_masks(row: Tensor, step: Tensor, layer: int, masks: int = POOL_ROWS) -> Tensor:
+    """For the numbers of a tensor's rows, int32 [rows], those of their masks in a pool; as in src/cpu/kernels.h."""
+    step = step % masks         # the products stay within int32
+    slope, shift = (step * 2027 + layer * 733) % masks, (step * 1361 + layer * 3319) % masks
+    row = row * 1009 % masks
+    return (row * row + row * slope + shift) % masks
+
+
+def no_mask(width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A mask that drops nothing, as :meth:`StatelessDropout.mask` gives it: a pool of one row of ones."""
+    return ops.ones((1, width), ms.float32), ops.zeros((1,), ms.int32), ops.zeros((1,), ms.int32)
 
 
 class StatelessDropout(nn.Cell):
@@ -46,6 +54,7 @@ class StatelessDropout(nn.Cell):
     def __init__(self, rate: float, layer: int, seed: int) -> None:
         super().__init__()
         self.rate, self.layer, self.seed = rate, layer, seed
+        self.number = Tensor([layer], ms.int32)
 
     def construct(self, inputs: Tensor, step: Tensor) -> Tensor:
         """Drop elements of ``inputs`` [..., W] float; ``step`` is an int32 scalar tensor."""
@@ -54,23 +63,19 @@ class StatelessDropout(nn.Cell):
         rows = 1
         for size in inputs.shape[:-1]:
             rows = rows * size
-        pool, picked = self.mask(rows, inputs.shape[-1], step)
+        picked = pick_masks(ops.arange(0, rows, 1, dtype=ms.int32), step, self.layer)
+        pool = constant_pool(self.rate, inputs.shape[-1], self.seed)
         return inputs * ops.gather(pool, picked, 0).reshape(inputs.shape).astype(inputs.dtype)
 
-    def mask(self, rows: int, width: int, step: Tensor) -> tuple[Tensor, Tensor]:
-        """The mask of a tensor [rows, width].
+    def mask(self, width: int, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The masks of a tensor's rows, for a kernel that picks them.
 
         Returns:
-            The pool, float32 [P, W], 0 where an element is dropped and 1 / (1 - rate) elsewhere, and for each row of
-            the tensor its row in the pool, int32 [rows].
+            The pool, float32 [P, W], 0 where an element is dropped and 1 / (1 - rate) elsewhere, step and layer, int32.
         """
         if not self.training:
             return no_mask(width)
-        slope = (step * 2027 + self.layer * 733) % POOL_ROWS
-        shift = (step * 1361 + self.layer * 3319) % POOL_ROWS
-        row = ops.arange(0, rows, 1, dtype=ms.int32) * 1009 % POOL_ROWS
-        picked = (row * row + row * slope + shift) % POOL_ROWS
-        return constant_pool(self.rate, width, self.seed), picked
+        return constant_pool(self.rate, width, self.seed), step, self.number
 
 
 class DeviceDropout(nn.Cell):
@@ -92,7 +97,7 @@ class NoDropout(nn.Cell):
         """Return ``inputs`` unchanged."""
         return inputs
 
-    def mask(self, rows: int, width: int, step: Tensor) -> tuple[Tensor, Tensor]:
+    def mask(self, width: int, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As for :class:`StatelessDropout`."""
         return no_mask(width)
 

@@ -73,7 +73,7 @@ void attention(const Call& call) {
   if (attention_in_bfloat16(call)) return;
   const AttentionInputs inputs(call, kUnit);
   const int64_t length = inputs.length, width = inputs.width, keys = inputs.keys, columns = inputs.columns;
-  float* outputs = call.at(8);
+  float* outputs = call.at(9);
 #pragma omp parallel
   {
     Scratch scratch(width * keys + keys * columns + 2 * kBlockOfRows * columns + kBlockOfRows * keys);
@@ -119,8 +119,8 @@ void attention_gradient(const Call& call) {
   const AttentionInputs inputs(call, kUnit);
   const int64_t length = inputs.length, width = inputs.width, keys = inputs.keys, columns = inputs.columns;
   const int64_t units = inputs.units;
-  const float* gradients = call.at(8);
-  float* outputs = call.at(9);
+  const float* gradients = call.at(9);
+  float* outputs = call.at(10);
   std::vector<float> sums(3 * units * width, 0.0f);  // of q, k and v, of a unit
 #pragma omp parallel
   {
@@ -158,7 +158,7 @@ void attention_gradient(const Call& call) {
                      sums.data() + (2 * units + unit) * width);
     }
   }
-  add_up_biases(inputs, sums, call, 10);
+  add_up_biases(inputs, sums, call, 11);
 }
 
 }  // namespace

@@ -37,20 +37,18 @@ class Scratch {
 };
 
 // What attention and its gradient take first: q, k, v side by side without bias [T, 3 * N * A], their biases [N * A],
-// the keys' mask [B, S], scale [N] (the same for all heads), pool [P, S], picked [B * N * S] or [1]. Rows and columns
-// of matrices are padded to multiples of `padding`.
+// the keys' mask [B, S], scale [N] (the same for all heads), the dropout masks of [B * N * S, S]: pool [P, S], step,
+// layer. Rows and columns of matrices are padded to multiples of `padding`.
 struct AttentionInputs {
   AttentionInputs(const Call& call, int64_t padding)
       : batch(call.size(4, 0)),
         length(call.size(4, 1)),
-        picks(call.size(7, 0)),
         all(call.size(1, 0)),
         products(call.at(0)),
         biases{call.at(1), call.at(2), call.at(3)},
         masks(call.at(4)),
         scale(*call.at(5)),
-        pool(call.at(6)),
-        picked(call.at<int32_t>(7)),
+        masks_of_rows(call, 6),
         heads(call.size(5, 0)),
         width(all / heads),
         units(batch * heads),
@@ -99,9 +97,7 @@ struct AttentionInputs {
     return sum;
   }
 
-  const float* dropout(int64_t unit, int64_t row) const {
-    return mask_of(pool, picked, picks, unit * length + row, length);
-  }
+  const float* dropout(int64_t unit, int64_t row) const { return masks_of_rows.of(unit * length + row); }
 
   // The masks of the next query lie anywhere in a pool larger than the cache: they are fetched ahead.
   const float* next_dropout(int64_t unit, int64_t row) const { return dropout(unit, row + 1 < length ? row + 1 : row); }
@@ -137,11 +133,10 @@ struct AttentionInputs {
     }
   }
 
-  const int64_t batch, length, picks, all;
+  const int64_t batch, length, all;
   const float *const products, *const biases[3], *const masks;
   const float scale;
-  const float* const pool;
-  const int32_t* const picked;
+  const Dropout masks_of_rows;
   const int64_t heads, width, units;
   const int64_t keys, columns;  // padded length and width
 };

@@ -91,7 +91,7 @@ void attend(const Call& call) {
   const AttentionInputs inputs(call, kUnit);
   const int64_t length = inputs.length, width = inputs.width, keys = inputs.keys, columns = inputs.columns;
   const int64_t along_width = columns / kUnit, along_keys = keys / kUnit;  // tiles
-  float* outputs = call.at(8);
+  float* outputs = call.at(9);
 #pragma omp parallel
   {
     const Tiles tiles_are_set_up;
@@ -231,8 +231,8 @@ void differentiate(const Call& call) {
   const AttentionInputs inputs(call, kUnit);
   const int64_t length = inputs.length, width = inputs.width, keys = inputs.keys, columns = inputs.columns;
   const int64_t units = inputs.units, along_width = columns / kUnit, along_keys = keys / kUnit;
-  const float* gradients = call.at(8);
-  float* outputs = call.at(9);
+  const float* gradients = call.at(9);
+  float* outputs = call.at(10);
   std::vector<float> sums(3 * units * width, 0.0f);  // of q, k and v, of a unit
 #pragma omp parallel
   {
@@ -273,7 +273,7 @@ void differentiate(const Call& call) {
                        sums.data() + (2 * units + unit) * width);
     }
   }
-  add_up_biases(inputs, sums, call, 10);
+  add_up_biases(inputs, sums, call, 11);
 }
 
 }  // namespace

@@ -9,8 +9,8 @@ from mindspore import Tensor, ops
 
 from src.bert import EmbeddingPostprocessor, EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
-from src.cpu.ops import AddNorm, BiasGelu, FusedAttention, ProductAndResidual
-from src.dropout import DropoutFactory, no_mask
+from src.cpu.ops import AddNorm, BiasGelu, Drop, FusedAttention, ProductAndResidual
+from src.dropout import DropoutFactory, NoDropout, no_mask
 
 
 class FusedEmbeddingPostprocessor(EmbeddingPostprocessor):
@@ -19,15 +19,17 @@ class FusedEmbeddingPostprocessor(EmbeddingPostprocessor):
     def __init__(self, config: BertConfig, dropouts: DropoutFactory) -> None:
         super().__init__(config, dropouts)
         self.add_norm = AddNorm(config.layer_norm_eps)
+        self.drop = None if isinstance(self.dropout, NoDropout) else Drop()
         self.no_bias = Tensor([0.0] * config.hidden_size, ms.float32)
 
     def construct(self, pieces: Tensor, pos_ids: Tensor, sent_ids: Tensor, step: Tensor) -> Tensor:
         """As :class:`src.bert.EmbeddingPostprocessor`."""
         others = ops.gather(self.embedding_table, sent_ids, 0)
         others = others + ops.gather(self.full_position_embeddings, pos_ids, 0)
-        pool, picked = no_mask(pieces.shape[1])         # the dropout comes after the norm here
-        normed = self.add_norm(pieces, self.no_bias, others, self.layernorm.gamma, self.layernorm.beta, pool, picked)
-        return self.dropout(normed, step)
+        width = pieces.shape[1]
+        normed = self.add_norm(pieces, self.no_bias, others, self.layernorm.gamma, self.layernorm.beta,
+                               *no_mask(width))          # the dropout comes after the norm here
+        return normed if self.drop is None else self.drop(normed, *self.dropout.mask(width, step))
 
 
 class FusedEncoderLayer(EncoderLayer):
@@ -61,12 +63,11 @@ class FusedEncoderLayer(EncoderLayer):
         query, key, value = attention.query_layer, attention.key_layer, attention.value_layer
         weight = ops.concat((query.weight, key.weight, value.weight), 0)                   # [3*H, H]
         products, hidden = self.attention_product(hidden, weight)                          # [B*S, 3*H], [B*S, H]
-        pool, picked = attention.dropout.mask(mask.shape[0] * attention.heads * mask.shape[1], mask.shape[1], step)
-        context = self.fused_attention(products, query.bias, key.bias, value.bias, mask, pool, picked)
+        context = self.fused_attention(products, query.bias, key.bias, value.bias, mask,
+                                       *attention.dropout.mask(mask.shape[1], step))
         return context, hidden                                                             # [B*S, H] both
 
     def end_half(self, output: ResidualOutput, inputs: Tensor, residual: Tensor, step: Tensor) -> Tensor:
         """As :class:`src.bert.ResidualOutput`."""
-        pool, picked = output.dropout.mask(residual.shape[0], residual.shape[1], step)
         return self.add_norm(output.dense.product(inputs), output.dense.bias, residual, output.layernorm.gamma,
-                             output.layernorm.beta, pool, picked)
+                             output.layernorm.beta, *output.dropout.mask(residual.shape[1], step))

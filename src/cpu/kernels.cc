@@ -60,27 +60,23 @@ struct Moments {
   float mean, scale;  // scale = 1 / sqrt(variance + epsilon)
 };
 
-// What add_norm and its gradient take first: x [T, W], b [W], residual [T, W], gamma [W], beta [W], pool [P, W],
-// picked [T] or [1], epsilon [1].
+// What add_norm and its gradient take first: x [T, W], b [W], residual [T, W], gamma [W], beta [W], the dropout masks
+// of the rows: pool [P, W], step, layer; epsilon [1].
 struct AddNormInputs {
   explicit AddNormInputs(const Call& call)
       : rows(call.size(0, 0)),
         width(call.size(0, 1)),
-        picks(call.size(6, 0)),
         x(call.at(0)),
         bias(call.at(1)),
         residual(call.at(2)),
         gamma(call.at(3)),
         beta(call.at(4)),
-        pool(call.at(5)),
-        picked(call.at<int32_t>(6)),
-        epsilon(*call.at(7)) {}
-
-  const float* dropout(int64_t row) const { return mask_of(pool, picked, picks, row, width); }
+        dropout(call, 5),
+        epsilon(*call.at(8)) {}
 
   // Writes z = residual + (x + b) * mask of a row; gives its moments.
   Moments add(int64_t row, float* z) const {
-    const float *xs = x + row * width, *residuals = residual + row * width, *keep = dropout(row);
+    const float *xs = x + row * width, *residuals = residual + row * width, *keep = dropout.of(row);
     float sum = 0.0f, squares = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < width; ++i) {
@@ -93,16 +89,16 @@ struct AddNormInputs {
     return {mean, 1.0f / std::sqrt(squares / width + epsilon)};
   }
 
-  const int64_t rows, width, picks;
-  const float *const x, *const bias, *const residual, *const gamma, *const beta, *const pool;
-  const int32_t* const picked;
+  const int64_t rows, width;
+  const float *const x, *const bias, *const residual, *const gamma, *const beta;
+  const Dropout dropout;
   const float epsilon;
 };
 
 // AddNormInputs -> layer normalisation of z [T, W].
 void add_norm(const Call& call) {
   const AddNormInputs inputs(call);
-  float* outputs = call.at(8);
+  float* outputs = call.at(9);
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < inputs.rows; ++row) {
     float* y = outputs + row * inputs.width;
@@ -119,10 +115,10 @@ void add_norm(const Call& call) {
 void add_norm_gradient(const Call& call) {
   const AddNormInputs inputs(call);
   const int64_t width = inputs.width;
-  const float *gradients = call.at(8), *gamma = inputs.gamma;
-  float *by_inputs = call.at(9), *by_residual = call.at(11);
-  for_rows_with_sums<3>(inputs.rows, width, {call.at(10), call.at(12), call.at(13)}, [&](int64_t row, float* totals) {
-    const float *dy = gradients + row * width, *keep = inputs.dropout(row);
+  const float *gradients = call.at(9), *gamma = inputs.gamma;
+  float *by_inputs = call.at(10), *by_residual = call.at(12);
+  for_rows_with_sums<3>(inputs.rows, width, {call.at(11), call.at(13), call.at(14)}, [&](int64_t row, float* totals) {
+    const float *dy = gradients + row * width, *keep = inputs.dropout.of(row);
     float *dx = by_inputs + row * width, *dz = by_residual + row * width;
     float *by_bias = totals, *by_gamma = totals + width, *by_beta = totals + 2 * width;
     float* n = dx;  // until dx is known
@@ -147,9 +143,25 @@ void add_norm_gradient(const Call& call) {
   });
 }
 
+// x [T, W], the dropout masks of its rows: pool [P, W], step, layer -> x times them [T, W].
+void drop(const Call& call) {
+  const int64_t rows = call.size(0, 0), width = call.size(0, 1);
+  const float* inputs = call.at(0);
+  const Dropout dropout(call, 1);
+  float* outputs = call.at(4);
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    const float *x = inputs + row * width, *keep = dropout.of(row);
+    float* y = outputs + row * width;
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) y[i] = x[i] * keep[i];
+  }
+}
+
 }  // namespace
 
 EXPORT_KERNEL(BiasGelu, bias_gelu)
 EXPORT_KERNEL(BiasGeluGradient, bias_gelu_gradient)
+EXPORT_KERNEL(Drop, drop)
 EXPORT_KERNEL(AddNorm, add_norm)
 EXPORT_KERNEL(AddNormGradient, add_norm_gradient)

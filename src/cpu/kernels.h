@@ -3,7 +3,7 @@
 // then outputs.
 //
 // T rows of a batch (B * S), W width, B batch, N heads, S sequence, A head width. All numbers are float32 but the int32
-// rows of dropout masks and ids. A result depends on neither the number of threads nor the order in which they run.
+// ids, step and layer. A result depends on neither the number of threads nor the order in which they run.
 #ifndef SRC_CPU_KERNELS_H_
 #define SRC_CPU_KERNELS_H_
 
@@ -66,10 +66,26 @@ inline float exponential(float x) {
   return power;
 }
 
-// The dropout mask of a row: a row of the pool; a single row of the pool serves all.
-inline const float* mask_of(const float* pool, const int32_t* picked, int64_t picks, int64_t row, int64_t width) {
-  return pool + (picks == 1 ? picked[0] : picked[row]) * width;
-}
+// The dropout masks of a tensor's rows, as src/dropout.py picks them: a pool [P, W] of masks, step [1] and layer [1].
+class Dropout {
+ public:
+  Dropout(const Call& call, int place)
+      : pool_(call.at(place)), masks_(call.size(place, 0)), width_(call.size(place, 1)) {
+    const int64_t step = *call.at<int32_t>(place + 1) % masks_, layer = *call.at<int32_t>(place + 2);
+    slope_ = (step * 2027 + layer * 733) % masks_;
+    shift_ = (step * 1361 + layer * 3319) % masks_;
+  }
+
+  // The mask of a row.
+  const float* of(int64_t row) const {
+    const int64_t x = row * 1009 % masks_;
+    return pool_ + (x * x + x * slope_ + shift_) % masks_ * width_;
+  }
+
+ private:
+  const float* pool_;
+  int64_t masks_, width_, slope_, shift_;
+};
 
 // Calls each(row, sums) for every row, where sums are SUMS rows of W numbers to add to; adds them up into `totals`.
 template <int SUMS, typename Each>

@@ -6,8 +6,9 @@ some of them on one thread. The cells here take one pass each, forward and back 
 in float32. On GPU and Ascend the framework's own operators are used instead.
 
 Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width, D concept
-width, K concepts of a word piece. A dropout mask is given as a pool float32
-[P, W] and int32 ``picked``, for each row the row of the pool that it is multiplied by, or [1] for all rows the same.
+width, K concepts of a word piece. Dropout masks are given as a pool float32
+[P, W], step and layer, both int32 [1] or scalars, from which the kernels know the mask of each row
+(:func:`src.dropout.pick_masks`).
 """
 from __future__ import annotations
 
@@ -99,6 +100,23 @@ class BiasGelu(nn.Cell):
         return self.gradient(rows, bias, dout)
 
 
+class Drop(nn.Cell):
+    """x times the dropout masks of its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multiply = kernel("Drop", lambda rows, *masks: rows)
+
+    def construct(self, rows: Tensor, pool: Tensor, step: Tensor, layer: Tensor) -> Tensor:
+        """Take [T, W] and the dropout masks; give [T, W]."""
+        return self.multiply(rows, pool, step, layer)
+
+    def bprop(self, rows: Tensor, pool: Tensor, step: Tensor, layer: Tensor, out: Tensor,
+              dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by the rows; masks are constants."""
+        return self.multiply(dout, pool, step, layer), ops.zeros_like(pool), ops.zeros_like(step), ops.zeros_like(layer)
+
+
 class AddNorm(nn.Cell):
     """Layer normalisation of residual + dropout(x + b)."""
 
@@ -109,15 +127,15 @@ class AddNorm(nn.Cell):
         self.gradient = kernel("AddNormGradient", lambda rows, bias, *others: (rows, bias, rows, bias, bias), outputs=5)
 
     def construct(self, rows: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, pool: Tensor,
-                  picked: Tensor) -> Tensor:
-        """Take x [T, W], b [W], residual [T, W], gamma [W], beta [W] and the dropout mask; give [T, W]."""
-        return self.forward(rows, bias, residual, gamma, beta, pool, picked, self.epsilon)
+                  step: Tensor, layer: Tensor) -> Tensor:
+        """Take x [T, W], b [W], residual [T, W], gamma [W], beta [W] and the dropout masks; give [T, W]."""
+        return self.forward(rows, bias, residual, gamma, beta, pool, step, layer, self.epsilon)
 
     def bprop(self, rows: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, pool: Tensor,
-              picked: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
-        """The gradient by all but the dropout mask."""
-        gradients = self.gradient(rows, bias, residual, gamma, beta, pool, picked, self.epsilon, dout)
-        return (*gradients, ops.zeros_like(pool), ops.zeros_like(picked))
+              step: Tensor, layer: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by all but the dropout masks."""
+        gradients = self.gradient(rows, bias, residual, gamma, beta, pool, step, layer, self.epsilon, dout)
+        return (*gradients, ops.zeros_like(pool), ops.zeros_like(step), ops.zeros_like(layer))
 
 
 class FusedAttention(nn.Cell):
@@ -135,17 +153,17 @@ class FusedAttention(nn.Cell):
                                outputs=4)
 
     def construct(self, products: Tensor, query_bias: Tensor, key_bias: Tensor, value_bias: Tensor, mask: Tensor,
-                  pool: Tensor, picked: Tensor) -> Tensor:
-        """Take q, k, v side by side [T, 3 * N * A], their biases [N * A], the keys' mask [B, S] and the dropout mask of
-        [B * N * S, S]; give [T, N * A].
+                  pool: Tensor, step: Tensor, layer: Tensor) -> Tensor:
+        """Take q, k, v side by side [T, 3 * N * A], their biases [N * A], the keys' mask [B, S] and the dropout masks
+        of [B * N * S, S]; give [T, N * A].
         """
-        return self.forward(products, query_bias, key_bias, value_bias, mask, self.scale, pool, picked)
+        return self.forward(products, query_bias, key_bias, value_bias, mask, self.scale, pool, step, layer)
 
     def bprop(self, products: Tensor, query_bias: Tensor, key_bias: Tensor, value_bias: Tensor, mask: Tensor,
-              pool: Tensor, picked: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
+              pool: Tensor, step: Tensor, layer: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
         """The gradient by q, k, v and their biases; masks are constants."""
-        gradients = self.gradient(products, query_bias, key_bias, value_bias, mask, self.scale, pool, picked, dout)
-        return (*gradients, ops.zeros_like(mask), ops.zeros_like(pool), ops.zeros_like(picked))
+        gradients = self.gradient(products, query_bias, key_bias, value_bias, mask, self.scale, pool, step, layer, dout)
+        return (*gradients, ops.zeros_like(mask), ops.zeros_like(pool), ops.zeros_like(step), ops.zeros_like(layer))
 
 
 class ReadMemory(nn.Cell):
