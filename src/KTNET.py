@@ -12,7 +12,7 @@ from src.bert import BertModel, EmbeddingLookup, EmbeddingPostprocessor, Encoder
 from src.config import KTNetConfig
 from src.cpu import kernels as cpu_kernels
 from src.cpu.encoder import FusedEmbeddingPostprocessor, FusedEncoderLayer
-from src.cpu.memory import FusedMemoryLayer
+from src.cpu.head import FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput
 from src.cpu.ops import use_tiles
 from src.dropout import DropoutFactory
 from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
@@ -44,9 +44,10 @@ class KTNET(nn.Cell):
         self.first_step = Tensor(0, ms.int32)
         if use_kernels is None:
             use_kernels = compute_type == ms.float32 and cpu_kernels.available()
-        embedding, encoder_layer, memory_layer = (
-            (FusedEmbeddingPostprocessor, FusedEncoderLayer, FusedMemoryLayer) if use_kernels
-            else (EmbeddingPostprocessor, EncoderLayer, MemoryLayer))
+        embedding, encoder_layer, memory_layer, self_matching, span_output = (
+            (FusedEmbeddingPostprocessor, FusedEncoderLayer, FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput)
+            if use_kernels else
+            (EmbeddingPostprocessor, EncoderLayer, MemoryLayer, TriLinearTwoTimeSelfAttentionLayer, SpanOutput))
         self.bert = BertModel(bert, dropouts, compute_type, embedding, encoder_layer)
         self.embeddings, self.memories = [], []
         for memory in config.memories:
@@ -57,8 +58,8 @@ class KTNET(nn.Cell):
             setattr(self, f"MemoryLayer_{memory.name}", layer)
             self.embeddings.append(vectors)
             self.memories.append(layer)
-        self.TriLinearTwoTimeSelfAttentionLayer = TriLinearTwoTimeSelfAttentionLayer(config.fused_width, compute_type)
-        self.dense1 = SpanOutput(config.fused_width, std, compute_type)
+        self.TriLinearTwoTimeSelfAttentionLayer = self_matching(config.fused_width, compute_type)
+        self.dense1 = span_output(config.fused_width, std, compute_type)
         if use_kernels and cpu_kernels.multiply_tiles():
             use_tiles(self)
 

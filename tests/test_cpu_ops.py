@@ -19,20 +19,23 @@ from src.bert import EncoderLayer, Gelu  # noqa: E402
 from src.config import BertConfig  # noqa: E402
 from src.cpu import kernels as cpu_kernels  # noqa: E402
 from src.cpu.encoder import FusedEncoderLayer  # noqa: E402
-from src.cpu.memory import FusedMemoryLayer  # noqa: E402
+from src.cpu.head import FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput  # noqa: E402
 from src.cpu.ops import (  # noqa: E402
     AddNorm,
     BiasGelu,
     Drop,
     FusedAttention,
+    MatchFactors,
+    MatchSoftmax,
     ProductAndResidual,
     ReadMemory,
+    SpanScores,
     TileProduct,
     TileProductAndResidual,
     use_tiles,
 )
 from src.dropout import DropoutFactory, pick_masks  # noqa: E402
-from src.layers import MemoryLayer  # noqa: E402
+from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer  # noqa: E402
 from utils import device  # noqa: E402
 
 torch = pytest.importorskip("torch")
@@ -315,6 +318,81 @@ def test_the_fused_memory_layer_is_the_plain_one():
     assert np.isfinite(layers[1](hidden, Tensor(ids), Tensor(table)).asnumpy()).all()
 
 
+class Joined(nn.Cell):
+    """All results of a cell, one after the other."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def construct(self, *inputs):
+        first, second = self.cell(*inputs)
+        return ops.concat((first.reshape((-1,)), second.reshape((-1,))))
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_self_matching_multiplies(shape):
+    random = np.random.RandomState(8)
+    inputs = [random.randn(*size).astype(np.float32) for size in (shape, shape[1:], shape[1:])]
+    check(Joined(MatchFactors()), lambda rows, diagonal, vector: torch.cat(
+        ((rows * diagonal).flatten(), rows @ vector)), inputs, 3, random, forward=1e-5, backward=1e-5)
+
+
+@needs_kernels
+@pytest.mark.parametrize("length", [1, 16, 37])
+def test_softmax_of_self_matching(length):
+    random = np.random.RandomState(9)
+    columns = np.where(np.arange(length) < np.array([[length], [1], [20]]), random.randn(3, length), -1e6)
+    inputs = [3 * random.randn(3, length, length).astype(np.float32), columns.astype(np.float32)]
+    check(MatchSoftmax(), lambda scores, columns: torch.softmax(scores + columns[:, None], -1), inputs, 2, random)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_of_the_span(shape):
+    random = np.random.RandomState(10)
+    inputs = [random.randn(*size).astype(np.float32) for size in (shape, shape, (2, 6 * shape[1]))]
+
+    def score(rows, matched, weight):
+        block = weight.reshape(2, 6, shape[1])
+        features = torch.cat((rows, matched, rows * matched, rows - matched, rows), 1)
+        scores = features @ block[:, [0, 1, 2, 3, 5]].reshape(2, -1).T
+        return torch.cat((scores.flatten(), (matched @ (block[:, 4] - block[:, 5]).T).flatten()))
+
+    check(Joined(SpanScores()), score, inputs, 3, random, forward=1e-4, backward=1e-4)
+
+
+class Head(nn.Cell):
+    """Self-matching and the span."""
+
+    def __init__(self, matching, span):
+        super().__init__()
+        self.matching, self.span = matching(29), span(29, 0.3)
+
+    def construct(self, fused, mask):
+        return self.span(fused, self.matching(fused, mask))
+
+
+@needs_kernels
+def test_the_fused_head_is_the_plain_one():
+    """Same parameters, same results and gradients."""
+    random = np.random.RandomState(11)
+    fused, dout = random.randn(2, 23, 29).astype(np.float32), random.randn(2, 2, 23).astype(np.float32)
+    mask = Tensor((np.arange(23) < np.array([[23], [9]])).astype(np.float32))
+    heads = [Head(TriLinearTwoTimeSelfAttentionLayer, SpanOutput), Head(FusedSelfMatching, FusedSpanOutput)]
+    for theirs, ours in zip(*(head.get_parameters() for head in heads), strict=True):
+        assert (ours.name, ours.shape) == (theirs.name, theirs.shape)
+        ours.set_data(Tensor(theirs.asnumpy()))
+    results = []
+    for head in heads:
+        by_fused, by_weights = ops.grad(Weighted(head, dout), 0, ms.ParameterTuple(
+            head.trainable_params()))(Tensor(fused), mask)
+        results.append([head(Tensor(fused), mask), by_fused, *by_weights])
+    for plain, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours.asnumpy(), plain.asnumpy(), rtol=1e-4, atol=2e-5)
+
+
 class Layer(nn.Cell):
     """A layer of the encoder, and its mask as the layer wants it."""
 
@@ -481,6 +559,9 @@ run("AddNormGradient", [(T, W), (W,), (T, W), (W,), (W,), (5, W), (1,), (1,), (1
 run("AttentionGradient", [(T, 3 * W)] + [(W,)] * 3 + [(7, 111), (4,), (5, 111), (1,), (1,), (T, W)],
     [(T, 3 * W)] + [(W,)] * 3)
 run("MemoryGradient", [(T, W), (W,), (T, 9), (50, W), (T, W)], [(T, W), (W,)])
+run("MatchFactorsGradient", [(T, W), (W,), (W,), (T, W), (T,)], [(T, W), (W,), (W,)])
+run("MatchSoftmaxGradient", [(7, 111, 111)] * 2, [(7, 111, 111), (7, 111)])
+run("SpanScoresGradient", [(T, W), (T, W), (2, 6 * W), (T, 2), (T, 2)], [(T, W), (T, W), (2, 6 * W)])
 if library.MultipliesTiles():
     run("ProductTransposedGradient", [(T, W), (33, W), (T, 33)], [(T, W), (33, W)])
 BOTH = [(T, W), (7,)]
@@ -494,4 +575,4 @@ def test_results_do_not_depend_on_threads(products):
     digests = {subprocess.run([sys.executable, "-c", DIGESTS, str(cpu_kernels.library())], check=True, text=True,
                               capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": count}).stdout
                for count in "1237"}
-    assert len(digests) == 1 and digests.pop().count("[") == (6 if products == "float32" else 7)
+    assert len(digests) == 1 and digests.pop().count("[") == (9 if products == "float32" else 10)

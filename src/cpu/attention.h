@@ -81,20 +81,7 @@ struct AttentionInputs {
 
   // Turns the scores of a query into e^(scale * scores + mask - the largest); gives their sum.
   float exponentials(int64_t unit, float* scores) const {
-    const float* mask = masks + unit / heads * length;
-    float largest = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < length; ++i) {
-      scores[i] = scores[i] * scale + mask[i];
-      largest = scores[i] > largest ? scores[i] : largest;
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < length; ++i) {
-      const float power = scores[i] - largest;
-      scores[i] = power < -87.0f ? 0.0f : exponential(power);
-      sum += scores[i];
-    }
-    return sum;
+    return powers_of_softmax(scores, masks + unit / heads * length, scale, length);
   }
 
   const float* dropout(int64_t unit, int64_t row) const { return masks_of_rows.of(unit * length + row); }

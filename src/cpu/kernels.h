@@ -66,6 +66,23 @@ inline float exponential(float x) {
   return power;
 }
 
+// Turns numbers x into e^(factor * x + added - the largest of these); gives their sum.
+inline float powers_of_softmax(float* x, const float* added, float factor, int64_t count) {
+  float largest = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < count; ++i) {
+    x[i] = x[i] * factor + added[i];
+    largest = x[i] > largest ? x[i] : largest;
+  }
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) {
+    const float power = x[i] - largest;
+    x[i] = power < -87.0f ? 0.0f : exponential(power);
+    sum += x[i];
+  }
+  return sum;
+}
+
 // The dropout masks of a tensor's rows, as src/dropout.py picks them: a pool [P, W] of masks, step [1] and layer [1].
 class Dropout {
  public:

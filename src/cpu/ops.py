@@ -183,3 +183,60 @@ class ReadMemory(nn.Cell):
         """The gradient by p and the sentinel; the concepts' vectors are constants."""
         by_projected, by_sentinel = self.gradient(projected, sentinel, concept_ids, table, dout)
         return by_projected, by_sentinel, ops.zeros_like(concept_ids), ops.zeros_like(table)
+
+
+class MatchFactors(nn.Cell):
+    """What self-matching multiplies and adds: u * w_mul and u . w_2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("MatchFactors", lambda rows, *weights: (rows, rows[:1]), outputs=2)
+        self.gradient = kernel("MatchFactorsGradient", lambda rows, diagonal, *others: (rows, diagonal, diagonal),
+                               outputs=3)
+
+    def construct(self, rows: Tensor, diagonal: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Take u [T, U], w_mul [U] and w_2 [U]; give [T, U] and [T]."""
+        return self.forward(rows, diagonal, vector)
+
+    def bprop(self, rows: Tensor, diagonal: Tensor, vector: Tensor, out: tuple[Tensor, Tensor],
+              dout: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient by all three."""
+        return self.gradient(rows, diagonal, vector, dout[0], dout[1])
+
+
+class MatchSoftmax(nn.Cell):
+    """softmax_j(r_ij + c_j)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("MatchSoftmax", lambda scores, columns: scores)
+        self.gradient = kernel("MatchSoftmaxGradient", lambda out, dout: (out, out[:2]), outputs=2)
+
+    def construct(self, scores: Tensor, columns: Tensor) -> Tensor:
+        """Take r [B, S, S] and c [B, S]; give [B, S, S]."""
+        return self.forward(scores, columns)
+
+    def bprop(self, scores: Tensor, columns: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient by both."""
+        return self.gradient(out, dout)
+
+
+class SpanScores(nn.Cell):
+    """The products of :class:`src.layers.SpanOutput` with W_o, of u, v and u * v, without o."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("SpanScores", lambda rows, *others: ([rows[0], 2], [rows[0], 2]), outputs=2)
+        self.gradient = kernel("SpanScoresGradient", lambda rows, matched, weight, *others: (rows, matched, weight),
+                               outputs=3)
+
+    def construct(self, rows: Tensor, matched: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Take u [T, U], v [T, U] and W_o [2, 6 * U]; give [T, 2], the logits without what is read from other word
+        pieces, and [T, 2], what others read.
+        """
+        return self.forward(rows, matched, weight)
+
+    def bprop(self, rows: Tensor, matched: Tensor, weight: Tensor, out: tuple[Tensor, Tensor],
+              dout: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient by all three."""
+        return self.gradient(rows, matched, weight, dout[0], dout[1])
