@@ -8,10 +8,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.bert import BertModel, EmbeddingLookup, EmbeddingPostprocessor, EncoderLayer
+from src.bert import BertModel, EmbeddingLookup
 from src.config import KTNetConfig
 from src.cpu import kernels as cpu_kernels
-from src.cpu.encoder import FusedEmbeddingPostprocessor, FusedEncoderLayer
+from src.cpu.encoder import FUSED_ENCODER
 from src.cpu.head import FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput
 from src.cpu.ops import use_tiles
 from src.dropout import DropoutFactory
@@ -44,11 +44,10 @@ class KTNET(nn.Cell):
         self.first_step = Tensor(0, ms.int32)
         if use_kernels is None:
             use_kernels = compute_type == ms.float32 and cpu_kernels.available()
-        embedding, encoder_layer, memory_layer, self_matching, span_output = (
-            (FusedEmbeddingPostprocessor, FusedEncoderLayer, FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput)
-            if use_kernels else
-            (EmbeddingPostprocessor, EncoderLayer, MemoryLayer, TriLinearTwoTimeSelfAttentionLayer, SpanOutput))
-        self.bert = BertModel(bert, dropouts, compute_type, embedding, encoder_layer)
+        encoder, memory_layer, self_matching, span_output = (
+            (FUSED_ENCODER, FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput) if use_kernels else
+            ({}, MemoryLayer, TriLinearTwoTimeSelfAttentionLayer, SpanOutput))
+        self.bert = BertModel(bert, dropouts, compute_type, **encoder)
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))

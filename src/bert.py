@@ -264,16 +264,18 @@ class BertModel(nn.Cell):
         compute_type: type of the matrix products.
         embedding_class: class of what follows the embedding of the word pieces.
         layer_class: class of the encoder layers.
+        lookup_class: class of the embedding of the word pieces.
     """
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory | None = None,
                  compute_type: ms.Type = ms.float32,
                  embedding_class: type[EmbeddingPostprocessor] = EmbeddingPostprocessor,
-                 layer_class: type[EncoderLayer] = EncoderLayer) -> None:
+                 layer_class: type[EncoderLayer] = EncoderLayer,
+                 lookup_class: type[EmbeddingLookup] = EmbeddingLookup) -> None:
         super().__init__()
         dropouts = dropouts or DropoutFactory(is_training=False)
         table = initializer(normal(config.initializer_range), [config.vocab_size, config.hidden_size])
-        self.bert_embedding_lookup = EmbeddingLookup(table)
+        self.bert_embedding_lookup = lookup_class(table)
         self.bert_embedding_postprocessor = embedding_class(config, dropouts)
         self.bert_encoder = Encoder(config, dropouts, compute_type, layer_class)
 

@@ -25,6 +25,7 @@ from src.cpu.ops import (  # noqa: E402
     BiasGelu,
     Drop,
     FusedAttention,
+    Lookup,
     MatchFactors,
     MatchSoftmax,
     ProductAndResidual,
@@ -106,6 +107,14 @@ def test_bias_and_gelu(shape):
     random = np.random.RandomState(0)
     rows, bias = (3 * random.randn(*shape)).astype(np.float32), random.randn(shape[1]).astype(np.float32)
     check(BiasGelu(), lambda rows, bias: torch.nn.functional.gelu(rows + bias), [rows, bias], 2, random)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lookup(shape):
+    random = np.random.RandomState(12)
+    inputs = [random.randn(70, shape[1]).astype(np.float32), random.randint(0, 70, shape[0]).astype(np.int32)]
+    check(Lookup(), lambda table, ids: table[ids], inputs, 1, random)
 
 
 @needs_kernels

@@ -4,13 +4,27 @@
 """
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from src.bert import EmbeddingPostprocessor, EncoderLayer, Gelu, ResidualOutput, SelfAttention
+from src.bert import EmbeddingLookup, EmbeddingPostprocessor, EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
-from src.cpu.ops import AddNorm, BiasGelu, Drop, FusedAttention, ProductAndResidual
+from src.cpu.ops import AddNorm, BiasGelu, Drop, FusedAttention, Lookup, ProductAndResidual
 from src.dropout import DropoutFactory, NoDropout, no_mask
+
+
+class FusedEmbeddingLookup(EmbeddingLookup):
+    """Rows of a table, float32."""
+
+    def __init__(self, table: Tensor, requires_grad: bool = True) -> None:
+        super().__init__(table, requires_grad)
+        self.lookup = Lookup()
+
+    def construct(self, ids: Tensor) -> Tensor:
+        """Map int32 [T] to float32 [T, width]."""
+        return self.lookup(self.embedding_table, ids)
 
 
 class FusedEmbeddingPostprocessor(EmbeddingPostprocessor):
@@ -19,13 +33,14 @@ class FusedEmbeddingPostprocessor(EmbeddingPostprocessor):
     def __init__(self, config: BertConfig, dropouts: DropoutFactory) -> None:
         super().__init__(config, dropouts)
         self.add_norm = AddNorm(config.layer_norm_eps)
+        self.lookup = Lookup()
         self.drop = None if isinstance(self.dropout, NoDropout) else Drop()
         self.no_bias = Tensor([0.0] * config.hidden_size, ms.float32)
 
     def construct(self, pieces: Tensor, pos_ids: Tensor, sent_ids: Tensor, step: Tensor) -> Tensor:
         """As :class:`src.bert.EmbeddingPostprocessor`."""
-        others = ops.gather(self.embedding_table, sent_ids, 0)
-        others = others + ops.gather(self.full_position_embeddings, pos_ids, 0)
+        others = self.lookup(self.embedding_table, sent_ids)
+        others = others + self.lookup(self.full_position_embeddings, pos_ids)
         width = pieces.shape[1]
         normed = self.add_norm(pieces, self.no_bias, others, self.layernorm.gamma, self.layernorm.beta,
                                *no_mask(width))          # the dropout comes after the norm here
@@ -71,3 +86,7 @@ class FusedEncoderLayer(EncoderLayer):
         """As :class:`src.bert.ResidualOutput`."""
         return self.add_norm(output.dense.product(inputs), output.dense.bias, residual, output.layernorm.gamma,
                              output.layernorm.beta, *output.dropout.mask(residual.shape[1], step))
+
+
+FUSED_ENCODER: dict[str, Any] = {"embedding_class": FusedEmbeddingPostprocessor, "layer_class": FusedEncoderLayer,
+                 "lookup_class": FusedEmbeddingLookup}       # of src.bert.BertModel

@@ -162,8 +162,31 @@ void drop(const Call& call) {
   }
 }
 
+// A table [R, W], whose shape counts alone, ids [T], gradients [T, W] -> the gradient by the table [R, W]: each row is
+// the sum of those of its id, in their order.
+void lookup_gradient(const Call& call) {
+  const int64_t rows = call.size(0, 0), width = call.size(0, 1), ids = call.elements(1);
+  const int32_t* id = call.at<int32_t>(1);
+  const float* gradients = call.at(2);
+  float* outputs = call.at(3);
+  const int64_t block = (rows + kBlocks - 1) / kBlocks;
+#pragma omp parallel for schedule(static)
+  for (int64_t number = 0; number < kBlocks; ++number) {
+    const int64_t first = std::min(rows, number * block), end = std::min(rows, first + block);
+    std::fill(outputs + first * width, outputs + end * width, 0.0f);
+    for (int64_t t = 0; t < ids; ++t) {
+      if (id[t] < first || id[t] >= end) continue;
+      float* sum = outputs + id[t] * width;
+      const float* gradient = gradients + t * width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) sum[i] += gradient[i];
+    }
+  }
+}
+
 }  // namespace
 
+EXPORT_KERNEL(LookupGradient, lookup_gradient)
 EXPORT_KERNEL(BiasGelu, bias_gelu)
 EXPORT_KERNEL(BiasGeluGradient, bias_gelu_gradient)
 EXPORT_KERNEL(Drop, drop)

@@ -83,6 +83,22 @@ def use_tiles(network: nn.Cell) -> None:
                 setattr(cell, name, TileProduct(operator.transpose_b))
 
 
+class Lookup(nn.Cell):
+    """Rows of a table. MindSpore's own gradient is computed on one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradient = kernel("LookupGradient", lambda table, ids, dout: table)
+
+    def construct(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Take [R, W] and int32 [T]; give [T, W]."""
+        return ops.gather(table, ids, 0)
+
+    def bprop(self, table: Tensor, ids: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient by the table."""
+        return self.gradient(table, ids, dout), ops.zeros_like(ids)
+
+
 class BiasGelu(nn.Cell):
     """GELU of x + b: v * Phi(v), as exact as float32 is."""
 
