@@ -76,7 +76,8 @@ def test_adam_decay_and_clipping(use_kernels, decay, clip):
     weights = [parameter.asnumpy().astype(np.float64) for parameter in parameters]
     random = np.random.RandomState(2)
     gradients = [[random.randn(*weight.shape) for weight in weights] for _ in range(4)]
-    update = AdamUpdate(parameters, recipe(weight_decay=decay, max_grad_norm=clip), use_kernels)
+    update = AdamUpdate(parameters, recipe(weight_decay=decay, max_grad_norm=clip),
+                        use_kernels=use_kernels)
     for parts in gradients:
         norm = update(Tensor(0.1, ms.float32), tuple(Tensor(part * 8, ms.float32) for part in parts),
                       Tensor(0.125, ms.float32))
@@ -108,7 +109,8 @@ def test_new_layers_have_a_rate_of_their_own(use_kernels):
     random = np.random.RandomState(3)
     values = random.randn(4, 3)
     parameters = ParameterTuple([Parameter(Tensor(values, ms.float32), name=name) for name in ("bert.weight", "head")])
-    update = AdamUpdate(parameters, recipe(max_grad_norm=0.0, learning_rate=0.01, head_learning_rate=0.1), use_kernels)
+    update = AdamUpdate(parameters, recipe(max_grad_norm=0.0, learning_rate=0.01, head_learning_rate=0.1),
+                        use_kernels=use_kernels)
     gradients = [random.randn(4, 3) for _ in range(2)]
     update(Tensor(0.01, ms.float32), tuple(Tensor(part, ms.float32) for part in gradients), Tensor(1.0, ms.float32))
     for parameter, gradient, rate in zip(parameters, gradients, (0.01, 0.1), strict=True):
@@ -120,13 +122,20 @@ def test_moving_average(use_kernels):
     parameters = make_parameters()
     average = MovingAverage(parameters, recipe(ema_decay=0.9), use_kernels)
     assert all((average.corrected()[parameter.name].asnumpy() == parameter.asnumpy()).all() for parameter in parameters)
+    update = AdamUpdate(parameters, recipe(ema_decay=0.9, weight_decay=0.5), average, use_kernels)
+    random = np.random.RandomState(4)
     seen = []
-    for number in range(3):
-        parameters[0].set_data(Tensor(np.full((5, 3), number + 1.0, np.float32)))
-        average()
-        seen.append(number + 1.0)
+    for _ in range(3):
+        update(Tensor(0.1, ms.float32), tuple(Tensor(random.randn(*parameter.shape), ms.float32)
+                                              for parameter in parameters), Tensor(1.0, ms.float32))
+        if not use_kernels:
+            average()
+        seen.append([parameter.asnumpy().copy() for parameter in parameters])
     weights = np.array([0.9 ** (2 - i) for i in range(3)])
-    assert average.corrected()["weight"].asnumpy()[0, 0] == pytest.approx((weights * seen).sum() / weights.sum())
+    assert average.updates.asnumpy() == 3 and len({weight.tobytes() for weight, *_ in seen}) == 3
+    for parameter, values in zip(parameters, zip(*seen, strict=True), strict=True):
+        np.testing.assert_allclose(average.corrected()[parameter.name].asnumpy(),
+                                   np.tensordot(weights / weights.sum(), np.array(values), 1), rtol=1e-5)
 
 
 def test_an_overflow_changes_nothing_but_the_loss_scale():

@@ -88,5 +88,6 @@ class FusedEncoderLayer(EncoderLayer):
                              output.layernorm.beta, *output.dropout.mask(residual.shape[1], step))
 
 
+# The classes of which src.bert.BertModel is made on CPU.
 FUSED_ENCODER: dict[str, Any] = {"embedding_class": FusedEmbeddingPostprocessor, "layer_class": FusedEncoderLayer,
-                 "lookup_class": FusedEmbeddingLookup}       # of src.bert.BertModel
+                                 "lookup_class": FusedEmbeddingLookup}

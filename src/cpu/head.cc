@@ -6,13 +6,6 @@
 
 namespace {
 
-inline float dot(const float* a, const float* b, int64_t size) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < size; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
 // u [T, U], w [U], w' [U] -> u * w [T, U], u . w' [T].
 void match_factors(const Call& call) {
   const int64_t rows = call.size(0, 0), width = call.size(0, 1);

@@ -66,6 +66,13 @@ inline float exponential(float x) {
   return power;
 }
 
+inline float dot(const float* a, const float* b, int64_t size) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < size; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 // Turns numbers x into e^(factor * x + added - the largest of these); gives their sum.
 inline float powers_of_softmax(float* x, const float* added, float factor, int64_t count) {
   float largest = -INFINITY, sum = 0.0f;

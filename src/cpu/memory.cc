@@ -32,19 +32,12 @@ struct MemoryInputs {
     return found;
   }
 
-  float product(const float* a, const float* b) const {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; ++i) sum += a[i] * b[i];
-    return sum;
-  }
-
   // softmax_k(p . m_k) over the vectors m_k that a word piece attends to.
   std::vector<float> attention(int64_t row, const std::vector<const float*>& found) const {
     std::vector<float> weights(found.size());
     float largest = -INFINITY, sum = 0.0f;
     for (size_t k = 0; k < found.size(); ++k) {
-      weights[k] = product(projected + row * width, found[k]);
+      weights[k] = dot(projected + row * width, found[k], width);
       largest = std::max(largest, weights[k]);
     }
     for (float& weight : weights) sum += weight = exponential(weight - largest);
@@ -93,7 +86,7 @@ void memory_gradient(const Call& call) {
     std::vector<float> by_weights(found.size());
     float sum = 0.0f;
     for (size_t k = 0; k < found.size(); ++k) {
-      by_weights[k] = inputs.product(dy, found[k]);
+      by_weights[k] = dot(dy, found[k], inputs.width);
       sum += weights[k] * by_weights[k];
     }
     for (size_t k = 0; k < found.size(); ++k) inputs.add(dp, weights[k] * (by_weights[k] - sum), found[k]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels of src/cpu/optimizer.py: clipping, weight decay and Adam in one pass over all weights, and their moving
-// average in another. They change their inputs.
+// The kernels of src/cpu/optimizer.py: clipping, weight decay, Adam and the moving average in one pass over all
+// weights. They change their inputs.
 #include "kernels.h"
 
 namespace {
@@ -43,11 +43,13 @@ double norm_of(const Call& call, int64_t place, const std::vector<Piece>& pieces
 }
 
 struct AdamRates {
-  float clip, decay, size, beta_1, beta_2, epsilon;
+  float clip, decay, size, beta_1, beta_2, epsilon, share;
 };
 
+// Averages `a` only if AVERAGES says so.
+template <bool AVERAGES>
 void update(int64_t size, const AdamRates& rates, float* __restrict p, float* __restrict m, float* __restrict v,
-            const float* __restrict gradients) {
+            float* __restrict a, const float* __restrict gradients) {
 #pragma omp simd
   for (int64_t i = 0; i < size; ++i) {
     const float gradient = gradients[i] * rates.clip;
@@ -55,14 +57,17 @@ void update(int64_t size, const AdamRates& rates, float* __restrict p, float* __
     v[i] += (gradient * gradient - v[i]) * (1.0f - rates.beta_2);
     p[i] -= rates.decay * p[i];
     p[i] -= rates.size * m[i] / (std::sqrt(v[i]) + rates.epsilon);
+    if (AVERAGES) a[i] -= rates.share * (a[i] - p[i]);
   }
 }
 
-// N weights, first and second moments (all three are changed), learning rate, scale, powers of both betas, settings
-// [weight decay, largest norm or 0, beta 1, beta 2, epsilon], factors [N] of the learning rate, N gradients -> the norm
-// [1] of the gradients times scale.
+// N weights, first and second moments, with AVERAGES N averages (all are changed), learning rate, scale, powers of both
+// betas, settings [weight decay, largest norm or 0, beta 1, beta 2, epsilon, share], factors [N] of the learning rate,
+// N gradients -> the norm [1] of the gradients times scale. Each average moves to its weights by the share.
+template <bool AVERAGES>
 void adam(const Call& call) {
-  const int64_t count = (call.count - 7) / 4, others = 3 * count, gradients = others + 6;
+  constexpr int64_t kChanged = AVERAGES ? 4 : 3;
+  const int64_t count = (call.count - 7) / (kChanged + 1), others = kChanged * count, gradients = others + 6;
   const float rate = *call.at(others), power_1 = *call.at(others + 2), power_2 = *call.at(others + 3);
   const float *settings = call.at(others + 4), *factors = call.at(others + 5);
   const auto pieces = pieces_of(call, 0, count);
@@ -75,31 +80,16 @@ void adam(const Call& call) {
   for (int64_t number = 0; number < last; ++number) {
     const Piece& piece = pieces[number];
     const float own = rate * factors[piece.tensor];
-    const AdamRates rates{scale, own * settings[0], own * correction, settings[2], settings[3], settings[4]};
+    const AdamRates rates{scale,       own * settings[0], own * correction, settings[2],
+                          settings[3], settings[4],       settings[5]};
     const auto at = [&](int64_t place) { return call.at(place + piece.tensor) + piece.first; };
-    update(piece.size, rates, at(0), at(count), at(2 * count), at(gradients));
+    float* const averages = AVERAGES ? at(3 * count) : nullptr;
+    update<AVERAGES>(piece.size, rates, at(0), at(count), at(2 * count), averages, at(gradients));
   }
   *call.at(call.count - 1) = norm;
 }
 
-// N averages (changed), share [1], N weights -> [1], without meaning: each average moves to its weights by that share.
-void average(const Call& call) {
-  const int64_t count = (call.count - 2) / 2;
-  const float share = *call.at(count);
-  const auto pieces = pieces_of(call, 0, count);
-  const int64_t last = pieces.size();
-#pragma omp parallel for schedule(static)
-  for (int64_t number = 0; number < last; ++number) {
-    const Piece& piece = pieces[number];
-    float* a = call.at(piece.tensor) + piece.first;
-    const float* p = call.at(count + 1 + piece.tensor) + piece.first;
-#pragma omp simd
-    for (int64_t i = 0; i < piece.size; ++i) a[i] -= share * (a[i] - p[i]);
-  }
-  *call.at(call.count - 1) = share;
-}
-
 }  // namespace
 
-EXPORT_KERNEL(Adam, adam)
-EXPORT_KERNEL(Average, average)
+EXPORT_KERNEL(Adam, adam<false>)
+EXPORT_KERNEL(AdamAndAverage, adam<true>)

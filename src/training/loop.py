@@ -69,15 +69,15 @@ class Trainer:
         is_float16 = not settings.device.is_cpu and settings.device.compute_type in ("float16", "auto")
         in_step = recipe if is_float16 else dataclasses.replace(recipe, loss_scale=0.0)
         with_loss = HeadWithLoss(network) if stage.keeps_encoded else KTNETWithLoss(network, recipe.freeze)
+        self.average = MovingAverage(with_loss.trainable_params(), recipe) if recipe.use_ema else None
         if self.parts == 1:
-            self.train_step = TrainStep(with_loss, in_step, devices.count)
+            self.train_step = TrainStep(with_loss, in_step, devices.count, self.average)
         else:
-            self.train_step = AccumulateStep(with_loss, in_step, devices.count)
+            self.train_step = AccumulateStep(with_loss, in_step, devices.count, self.average)
             self.apply_step = ApplyStep(self.train_step, self.parts)
         self.train_step.set_train(True)
         network.bert.set_train(recipe.encoder_dropout or not recipe.freeze)
         self.compiled = CompiledLengths(self.train_step)
-        self.average = MovingAverage(network.trainable_params(), recipe) if recipe.use_ema else None
         self.state = TrainingState(self.job.save_finetune_checkpoint_path, self.task.name, self.state_parameters())
 
     def for_stage(self, stage: Stage) -> Trainer:
@@ -89,9 +89,9 @@ class Trainer:
     def state_parameters(self) -> list[Parameter]:
         """Everything that a resumed training needs."""
         sums = {id(parameter) for parameter in getattr(self.train_step, "sums", ())}    # empty between steps
-        own = [parameter for parameter in self.train_step.get_parameters() if id(parameter) not in sums]
         averages = [] if self.average is None else [*self.average.averages, self.average.updates]
-        return [*own, *averages, self.best_f1]
+        all_of_them = {id(parameter): parameter for parameter in (*self.train_step.get_parameters(), *averages)}
+        return [*(parameter for key, parameter in all_of_them.items() if key not in sums), self.best_f1]
 
     def start(self, settings: dict[str, Any]) -> None:
         """Begin the training, or load its last state, which must be in this stage."""
@@ -173,7 +173,7 @@ class Trainer:
                             overflow=bool(overflow.asnumpy()), length=length,
                             seconds=round(time.perf_counter() - begin, 4))
         check_progress(record)
-        if not record.overflow and self.average is not None:
+        if not record.overflow and self.average is not None and not self.average.moves_with_adam:
             self.average()
         self.step += 1
         return record

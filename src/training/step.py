@@ -11,7 +11,7 @@ from mindspore.common.initializer import initializer
 from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloatStatusV2
 
 from src.cpu import kernels as cpu_kernels
-from src.cpu.optimizer import FusedAdam, FusedAverage
+from src.cpu.optimizer import FusedAdam
 from src.KTNET import KTNETWithLoss
 from src.settings import Recipe
 
@@ -40,19 +40,60 @@ def zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
                            for parameter in parameters])
 
 
+class MovingAverage(nn.Cell):
+    """Exponential moving average of the weights.
+
+    On CPU Adam's kernel moves it (``moves_with_adam``). Elsewhere this cell does, a graph of its own, which is cheaper
+    than inside the step. It starts at zero; :meth:`corrected` divides by 1 - decay^n, so that after few steps it is no
+    average with zeros.
+
+    Args:
+        parameters: what is averaged.
+        recipe: ``ema_decay`` is the weight of the past.
+        use_kernels: as for :class:`AdamUpdate`.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], recipe: Recipe, use_kernels: bool | None = None) -> None:
+        super().__init__(auto_prefix=False)
+        self.parameters = ParameterTuple(parameters)
+        self.averages = zeros_like(parameters, "ema")
+        self.updates = Parameter(Tensor(0, ms.int32), name="ema_updates", requires_grad=False)
+        self.decay = recipe.ema_decay
+        self.share = Tensor(1.0 - self.decay, ms.float32)
+        self.descend = ops.ApplyGradientDescent()    # a -= share * (a - w), in place
+        self.count = len(parameters)
+        self.moves_with_adam = cpu_kernels.available() if use_kernels is None else use_kernels
+
+    def construct(self) -> Tensor:
+        """Take the weights in as they are now."""
+        for i in range(self.count):
+            self.descend(self.averages[i], self.share, self.averages[i] - self.parameters[i])
+        return ops.assign(self.updates, self.updates + 1)
+
+    def corrected(self) -> dict[str, Tensor]:
+        """The average as weights: parameter name -> float32 tensor; the weights themselves before the first update."""
+        correction = 1.0 - self.decay ** int(self.updates.asnumpy())
+        if correction == 0.0:
+            return {parameter.name: Tensor(parameter.asnumpy()) for parameter in self.parameters}
+        return {parameter.name: Tensor(average.asnumpy() / correction)
+                for parameter, average in zip(self.parameters, self.averages, strict=True)}
+
+
 class AdamUpdate(nn.Cell):
     """Clips the gradient and applies Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 
-    On CPU it is one kernel for all weights. Elsewhere the factor of clipping and loss scale is folded into the
-    gradient, and the framework's kernel updates in place.
+    On CPU it is one kernel for all weights and their averages. Elsewhere the factor of clipping and loss scale is
+    folded into the gradient, and the framework's kernel updates in place.
 
     Args:
         parameters: what is trained.
         recipe: how they learn.
+        average: that of these parameters; it is moved here if it moves with Adam.
         use_kernels: whether the kernels of :mod:`src.cpu` do it; None: wherever they can.
     """
 
-    def __init__(self, parameters: ParameterTuple, recipe: Recipe, use_kernels: bool | None = None) -> None:
+    def __init__(self, parameters: ParameterTuple, recipe: Recipe, average: MovingAverage | None = None,
+                 use_kernels: bool | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = parameters
         self.first_moments = zeros_like(parameters, "adam_m")
@@ -67,8 +108,10 @@ class AdamUpdate(nn.Cell):
         self.decay = ops.ApplyGradientDescent()      # p -= decay * p, in place
         self.half_square = ops.L2Loss()
         use_kernels = cpu_kernels.available() if use_kernels is None else use_kernels
-        self.fused = FusedAdam(self.factors, self.weight_decay, self.max_grad_norm, (BETA_1, BETA_2),
-                               EPSILON) if use_kernels else None
+        self.average = average if average is not None and average.moves_with_adam else None
+        share = None if self.average is None else 1.0 - recipe.ema_decay
+        self.fused = FusedAdam(self.factors, self.weight_decay, self.max_grad_norm, (BETA_1, BETA_2), EPSILON,
+                               share) if use_kernels else None
 
     def construct(self, learning_rate: Tensor, gradients: tuple[Tensor, ...], scale: Tensor) -> Tensor:
         """Update once.
@@ -84,8 +127,12 @@ class AdamUpdate(nn.Cell):
         power_1 = ops.assign(self.beta_1_power, self.beta_1_power * BETA_1)
         power_2 = ops.assign(self.beta_2_power, self.beta_2_power * BETA_2)
         if self.fused is not None:
-            return self.fused(self.parameters, self.first_moments, self.second_moments, learning_rate, scale, power_1,
-                              power_2, gradients)
+            averages = ()
+            if self.average is not None:
+                averages = self.average.averages
+                ops.assign(self.average.updates, self.average.updates + 1)
+            return self.fused(self.parameters, self.first_moments, self.second_moments, averages, learning_rate, scale,
+                              power_1, power_2, gradients)
         squares = 0.0
         for gradient in gradients:
             squares = squares + 2.0 * self.half_square(gradient)
@@ -198,11 +245,13 @@ class Updater(nn.Cell):
         parameters: what is trained.
         recipe: how they learn; a loss scale of 0 computes without one (float32).
         devices: number of devices whose gradients are averaged.
+        average: as for :class:`AdamUpdate`.
     """
 
-    def __init__(self, parameters: ParameterTuple, recipe: Recipe, devices: int = 1) -> None:
+    def __init__(self, parameters: ParameterTuple, recipe: Recipe, devices: int = 1,
+                 average: MovingAverage | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.update = AdamUpdate(parameters, recipe)
+        self.update = AdamUpdate(parameters, recipe, average)
         self.scaled = recipe.loss_scale > 0.0
         self.loss_scale = LossScale(recipe.loss_scale) if self.scaled else None
         self.is_finite = FiniteCheck(devices) if self.scaled else None
@@ -235,13 +284,15 @@ class GradientStep(nn.Cell):
         network: backbone with its loss.
         recipe: how its weights learn.
         devices: number of devices.
+        average: as for :class:`AdamUpdate`.
     """
 
-    def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1) -> None:
+    def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1,
+                 average: MovingAverage | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(network.trainable_params())
         self.gradients = Gradients(network, self.parameters, devices)
-        self.updater = Updater(self.parameters, recipe, devices)
+        self.updater = Updater(self.parameters, recipe, devices, average)
 
 
 class TrainStep(GradientStep):
@@ -267,8 +318,9 @@ class TrainStep(GradientStep):
 class AccumulateStep(GradientStep):
     """Adds the gradient of one part of a batch to a sum; :class:`ApplyStep` updates with the sum."""
 
-    def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1) -> None:
-        super().__init__(network, recipe, devices)
+    def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1,
+                 average: MovingAverage | None = None) -> None:
+        super().__init__(network, recipe, devices, average)
         self.sums = zeros_like(self.parameters, "gradient_sum")
         self.count = len(self.parameters)
 
@@ -306,44 +358,3 @@ class ApplyStep(nn.Cell):
         for i in range(self.count):
             ops.assign(self.sums[i], ops.zeros_like(gradients[i]))
         return norm, overflow, scale
-
-
-class MovingAverage(nn.Cell):
-    """Exponential moving average of the weights; a graph of its own, which is cheaper than inside the step.
-
-    Starts at zero; :meth:`corrected` divides by 1 - decay^n, so that after few steps it is no average with zeros.
-
-    Args:
-        parameters: what is averaged.
-        recipe: ``ema_decay`` is the weight of the past.
-        use_kernels: as for :class:`AdamUpdate`.
-    """
-
-    def __init__(self, parameters: Sequence[Parameter], recipe: Recipe, use_kernels: bool | None = None) -> None:
-        super().__init__(auto_prefix=False)
-        self.parameters = ParameterTuple(parameters)
-        self.averages = zeros_like(parameters, "ema")
-        self.updates = Parameter(Tensor(0, ms.int32), name="ema_updates", requires_grad=False)
-        self.decay = recipe.ema_decay
-        self.share = Tensor(1.0 - self.decay, ms.float32)
-        self.descend = ops.ApplyGradientDescent()    # a -= share * (a - w), in place
-        self.count = len(parameters)
-        use_kernels = cpu_kernels.available() if use_kernels is None else use_kernels
-        self.fused = FusedAverage(self.count, 1.0 - self.decay) if use_kernels else None
-
-    def construct(self) -> Tensor:
-        """Take the weights in as they are now."""
-        if self.fused is not None:
-            self.fused(self.averages, self.parameters)
-        else:
-            for i in range(self.count):
-                self.descend(self.averages[i], self.share, self.averages[i] - self.parameters[i])
-        return ops.assign(self.updates, self.updates + 1)
-
-    def corrected(self) -> dict[str, Tensor]:
-        """The average as weights: parameter name -> float32 tensor; the weights themselves before the first update."""
-        correction = 1.0 - self.decay ** int(self.updates.asnumpy())
-        if correction == 0.0:
-            return {parameter.name: Tensor(parameter.asnumpy()) for parameter in self.parameters}
-        return {parameter.name: Tensor(average.asnumpy() / correction)
-                for parameter, average in zip(self.parameters, self.averages, strict=True)}
