@@ -142,7 +142,7 @@ class KTNetTrainer:
         for columns in batches:
             self.trainer.train_one(0, iter([[Tensor(columns[name]) for name in self.names]]))
         if self.trainer.average is not None:
-            self.trainer.average.updates.asnumpy()      # it has been computed when it can be read
+            self.trainer.average.updates.asnumpy()      # where it is a graph of its own, wait for it
         return time.perf_counter() - start
 
     def profile(self, batches: Sequence[Columns]) -> dict[str, float]:

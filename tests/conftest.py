@@ -15,6 +15,7 @@ from utils.util import LOGGER
 
 os.environ["KTNET_GRAPH_CACHE"] = "off"                   # nothing of the user's is read or written
 os.environ["ONEDNN_DEFAULT_FPMATH_MODE"] = "STRICT"      # products in float32, by --compute_type auto too
+os.environ["MS_DEV_SIDE_EFFECT_LOAD_ELIM"] = "3"         # as in a training on CPU, whatever is compiled first
 signal.signal(signal.SIGHUP, signal.SIG_DFL)              # nohup and a shell's & ignore these two, and so would
 signal.signal(signal.SIGINT, signal.default_int_handler)  # everything that a test starts
 # Files that start many processes, compile C++ or many networks; single slow tests bear the marker themselves.

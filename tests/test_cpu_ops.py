@@ -182,6 +182,7 @@ def test_attention(products, length, heads, width, for_all):
         return
     with pytest.raises(AssertionError):         # it does round
         check(FusedAttention(heads, 0.25), attend, inputs, 4, np.random.RandomState(4), forward=1e-5, backward=1e-4)
+    # The gradient by the key's bias is 0, in bfloat16 a sum over 300 queries of what rounding leaves.
     check(FusedAttention(heads, 0.25), attend, inputs, 4, random, forward=0.06, backward=0.2,
           scaled=True)
 
@@ -549,6 +550,8 @@ def run(name, inputs, outputs, changed=0):
         arrays[4:6] = [np.abs(array) for array in arrays[4:6]]
         arrays[10:12] = [np.array([power], np.float32) for power in (0.9, 0.999)]
         arrays[12] = np.array([0.01, 1.0, 0.9, 0.999, 1e-6, 0.1], np.float32)
+    if name == "LookupGradient":
+        arrays[1] = (np.arange(777) ** 2 % 70).astype(np.int32)
     if name == "MemoryGradient":
         arrays[2] = np.arange(777 * 9).reshape(777, 9).astype(np.int32) % 50
     count = len(arrays)
@@ -562,6 +565,7 @@ def run(name, inputs, outputs, changed=0):
 
 STEP_AND_LAYER = np.int32([[7], [3]])
 T, W = 777, 40
+run("LookupGradient", [(70, W), (T,), (T, W)], [(70, W)])
 run("BiasGeluGradient", [(T, W), (W,), (T, W)], [(T, W), (W,)])
 run("AddNormGradient", [(T, W), (W,), (T, W), (W,), (W,), (5, W), (1,), (1,), (1,), (T, W)],
     [(T, W), (W,), (T, W), (W,), (W,)])
@@ -583,4 +587,4 @@ def test_results_do_not_depend_on_threads(products):
     digests = {subprocess.run([sys.executable, "-c", DIGESTS, str(cpu_kernels.library())], check=True, text=True,
                               capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": count}).stdout
                for count in "1237"}
-    assert len(digests) == 1 and digests.pop().count("[") == (8 if products == "float32" else 9)
+    assert len(digests) == 1 and digests.pop().count("[") == (9 if products == "float32" else 10)

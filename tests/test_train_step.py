@@ -141,12 +141,14 @@ def test_moving_average(use_kernels):
 def test_an_overflow_changes_nothing_but_the_loss_scale():
     parameters = make_parameters()
     before = [parameter.asnumpy().copy() for parameter in parameters]
-    updater = Updater(parameters, recipe(loss_scale=1024.0))
+    average = MovingAverage(parameters, recipe(ema_decay=0.9))
+    updater = Updater(parameters, recipe(loss_scale=1024.0, ema_decay=0.9), average=average)
     broken = (Tensor(np.full((5, 3), np.inf, np.float32)), Tensor(np.ones(3, np.float32)))
     _, overflow = updater(Tensor(0.1, ms.float32), broken, Tensor(1024.0, ms.float32))
     assert overflow.asnumpy() and updater.loss_scale.scale.asnumpy() == 512.0
     assert all((parameter.asnumpy() == old).all() for parameter, old in zip(parameters, before, strict=True))
-    assert not any(moment.asnumpy().any() for moment in updater.update.first_moments)
+    assert not any(moment.asnumpy().any() for moment in (*updater.update.first_moments, *average.averages))
+    assert average.updates.asnumpy() == 0
     good = (Tensor(np.ones((5, 3), np.float32)), Tensor(np.ones(3, np.float32)))
     _, overflow = updater(Tensor(0.1, ms.float32), good, Tensor(512.0, ms.float32))
     assert not overflow.asnumpy() and (parameters[0].asnumpy() != before[0]).all()

@@ -18,8 +18,8 @@ from src.dropout import DropoutFactory, NoDropout, no_mask
 class FusedEmbeddingLookup(EmbeddingLookup):
     """Rows of a table, float32."""
 
-    def __init__(self, table: Tensor, requires_grad: bool = True) -> None:
-        super().__init__(table, requires_grad)
+    def __init__(self, table: Tensor) -> None:
+        super().__init__(table)
         self.lookup = Lookup()
 
     def construct(self, ids: Tensor) -> Tensor:
@@ -88,6 +88,6 @@ class FusedEncoderLayer(EncoderLayer):
                              output.layernorm.beta, *output.dropout.mask(residual.shape[1], step))
 
 
-# The classes of which src.bert.BertModel is made on CPU.
+# The classes that src.bert.BertModel is built from on CPU.
 FUSED_ENCODER: dict[str, Any] = {"embedding_class": FusedEmbeddingPostprocessor, "layer_class": FusedEncoderLayer,
                                  "lookup_class": FusedEmbeddingLookup}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """KT-NET's own layers as they are computed on CPU: the same parameters and the same mathematics as in
-:mod:`src.layers`, with one kernel for what lies between two matrix products. All are in float32.
+:mod:`src.layers`, with one kernel for what lies between two matrix products. The kernels compute in float32.
 """
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels of src/cpu/ops.py for what lies between the matrix products of an encoder layer, each in one pass over
-// memory.
+// Kernels of src/cpu/ops.py for the embeddings and for what lies between the matrix products of an encoder layer, each
+// in one pass over memory.
 #include "kernels.h"
 
 namespace {
 
 constexpr float kInverseRoot2Pi = 0.3989422804f;
 
-// The normal density, and the normal distribution function by it, off by 8e-8 at most (M. Abramowitz and I. Stegun,
-// Handbook of Mathematical Functions, 26.2.17).
+// The standard normal density, and the distribution function computed from it, with an error of at most 8e-8 (M.
+// Abramowitz and I. Stegun, Handbook of Mathematical Functions, 26.2.17).
 struct Normal {
   explicit Normal(float x) : density(kInverseRoot2Pi * exponential(-0.5f * x * x)) {
     const float t = 1.0f / (1.0f + 0.2316419f * std::fabs(x));
@@ -162,8 +162,8 @@ void drop(const Call& call) {
   }
 }
 
-// A table [R, W], whose shape counts alone, ids [T], gradients [T, W] -> the gradient by the table [R, W]: each row is
-// the sum of those of its id, in their order.
+// A table [R, W], of which only the shape is read, ids [T], gradients [T, W] -> the gradient by the table [R, W]: each
+// row is the sum of those of its id, in their order.
 void lookup_gradient(const Call& call) {
   const int64_t rows = call.size(0, 0), width = call.size(0, 1), ids = call.elements(1);
   const int32_t* id = call.at<int32_t>(1);

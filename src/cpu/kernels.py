@@ -127,6 +127,13 @@ def multiply_tiles() -> bool:
     return available() and bool(ctypes.CDLL(str(library())).MultipliesTiles())
 
 
+def copy_no_weights() -> None:
+    """Let a step change weights that it has read. MindSpore copies every parameter of such a graph before, unless this
+    is called before the process compiles its first graph. Only for a step that reads nothing after it was changed.
+    """
+    os.environ.setdefault("MS_DEV_SIDE_EFFECT_LOAD_ELIM", "3")
+
+
 def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1, written: int = 0, read: int = 0) -> ops.Custom:
     """The operator of an exported kernel; all that it gives is float32.
 
@@ -140,9 +147,6 @@ def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1, written: 
     out_dtype = ms.float32 if outputs == 1 else (ms.float32,) * outputs
     operator = ops.Custom(f"{library()}:{name}", out_shape, out_dtype, func_type="aot")
     if written:
-        # By default MindSpore copies every parameter of a graph that changes one, as it does not know the order of
-        # reading and writing. Here all that is written is computed from all that is read.
-        os.environ.setdefault("MS_DEV_SIDE_EFFECT_LOAD_ELIM", "3")
         operator.add_prim_attr("side_effect_mem", True)     # runs at its place in the program, whoever uses its output
         operator.set_signatures([*(make_sig(f"written_{i}", sig_rw.RW_WRITE) for i in range(written)),
                                  *(make_sig(f"read_{i}") for i in range(read))])

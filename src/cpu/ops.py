@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cells with gradients of their own, for CPU: attention, memory, and what lies between the encoder's products.
+"""Cells with gradients of their own, for CPU: attention, embeddings, what lies between the encoder's products, memory,
+self-matching and span.
 
 MindSpore's CPU kernels of dense products run at full speed, but what lies between them takes many passes over memory,
 some of them on one thread. The cells here take one pass each, forward and back (:mod:`src.cpu.kernels`). They compute
 in float32. On GPU and Ascend the framework's own operators are used instead.
 
-Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width, D concept
-width, K concepts of a word piece. Dropout masks are given as a pool float32
-[P, W], step and layer, both int32 [1] or scalars, from which the kernels know the mask of each row
-(:func:`src.dropout.pick_masks`).
+Shapes: T = B * S rows, W width, B batch, N heads, S sequence, A head width, D concept width, K concepts of a word
+piece, U fused width. Dropout masks are given as a pool float32 [P, W], step and layer, both int32 [1] or scalars, from
+which the kernels compute the mask of each row (:func:`src.dropout.pick_masks`).
 """
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Lookup(nn.Cell):
 
 
 class BiasGelu(nn.Cell):
-    """GELU of x + b: v * Phi(v), as exact as float32 is."""
+    """GELU of x + b: v * Phi(v), with Phi to 1e-7."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ struct AdamRates {
   float clip, decay, size, beta_1, beta_2, epsilon, share;
 };
 
-// Averages `a` only if AVERAGES says so.
+// Updates the average `a` only if AVERAGES.
 template <bool AVERAGES>
 void update(int64_t size, const AdamRates& rates, float* __restrict p, float* __restrict m, float* __restrict v,
             float* __restrict a, const float* __restrict gradients) {
@@ -57,7 +57,7 @@ void update(int64_t size, const AdamRates& rates, float* __restrict p, float* __
     v[i] += (gradient * gradient - v[i]) * (1.0f - rates.beta_2);
     p[i] -= rates.decay * p[i];
     p[i] -= rates.size * m[i] / (std::sqrt(v[i]) + rates.epsilon);
-    if (AVERAGES) a[i] -= rates.share * (a[i] - p[i]);
+    if constexpr (AVERAGES) a[i] -= rates.share * (a[i] - p[i]);
   }
 }
 

@@ -19,7 +19,7 @@ class FusedAdam(nn.Cell):
         max_grad_norm: global norm that the gradient is clipped to; 0 does not clip.
         betas: of the moments.
         epsilon: added to the root of the second moment.
-        share: of the way to its weight that an average moves; None: there are no averages.
+        share: how far an average moves towards its weight; None: there are no averages.
     """
 
     def __init__(self, factors: Sequence[float], weight_decay: float, max_grad_norm: float,

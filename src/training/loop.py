@@ -90,8 +90,8 @@ class Trainer:
         """Everything that a resumed training needs."""
         sums = {id(parameter) for parameter in getattr(self.train_step, "sums", ())}    # empty between steps
         averages = [] if self.average is None else [*self.average.averages, self.average.updates]
-        all_of_them = {id(parameter): parameter for parameter in (*self.train_step.get_parameters(), *averages)}
-        return [*(parameter for key, parameter in all_of_them.items() if key not in sums), self.best_f1]
+        unique = {id(parameter): parameter for parameter in (*self.train_step.get_parameters(), *averages)}
+        return [*(parameter for key, parameter in unique.items() if key not in sums), self.best_f1]
 
     def start(self, settings: dict[str, Any]) -> None:
         """Begin the training, or load its last state, which must be in this stage."""

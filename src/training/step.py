@@ -50,7 +50,7 @@ class MovingAverage(nn.Cell):
     Args:
         parameters: what is averaged.
         recipe: ``ema_decay`` is the weight of the past.
-        use_kernels: as for :class:`AdamUpdate`.
+        use_kernels: whether Adam's kernel moves it; None: wherever there is one.
     """
 
     def __init__(self, parameters: Sequence[Parameter], recipe: Recipe, use_kernels: bool | None = None) -> None:
@@ -88,8 +88,8 @@ class AdamUpdate(nn.Cell):
     Args:
         parameters: what is trained.
         recipe: how they learn.
-        average: that of these parameters; it is moved here if it moves with Adam.
-        use_kernels: whether the kernels of :mod:`src.cpu` do it; None: wherever they can.
+        average: their moving average; updated here if ``moves_with_adam``.
+        use_kernels: whether the kernels of :mod:`src.cpu` do it; None: as for the average, or wherever they can.
     """
 
     def __init__(self, parameters: ParameterTuple, recipe: Recipe, average: MovingAverage | None = None,
@@ -107,8 +107,9 @@ class AdamUpdate(nn.Cell):
         self.adam = ops.Adam()
         self.decay = ops.ApplyGradientDescent()      # p -= decay * p, in place
         self.half_square = ops.L2Loss()
-        use_kernels = cpu_kernels.available() if use_kernels is None else use_kernels
-        self.average = average if average is not None and average.moves_with_adam else None
+        if use_kernels is None:
+            use_kernels = cpu_kernels.available() if average is None else average.moves_with_adam
+        self.average = average if use_kernels else None
         share = None if self.average is None else 1.0 - recipe.ema_decay
         self.fused = FusedAdam(self.factors, self.weight_decay, self.max_grad_norm, (BETA_1, BETA_2), EPSILON,
                                share) if use_kernels else None
@@ -253,6 +254,8 @@ class Updater(nn.Cell):
         super().__init__(auto_prefix=False)
         self.update = AdamUpdate(parameters, recipe, average)
         self.scaled = recipe.loss_scale > 0.0
+        if self.update.fused is not None and not self.scaled:
+            cpu_kernels.copy_no_weights()       # all gradients are there before Adam changes anything
         self.loss_scale = LossScale(recipe.loss_scale) if self.scaled else None
         self.is_finite = FiniteCheck(devices) if self.scaled else None
         self.one = Tensor(1.0, ms.float32)
