@@ -9,9 +9,9 @@
 
 namespace {
 
-// e^x for x <= 0, as in kernels.h; 0 below -87, since denormal numbers are slow.
+// e^x for x <= 0, as in kernels.h; 0 below kLeastPower.
 inline __m512 exponentials(__m512 x) {
-  const __mmask16 not_less = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+  const __mmask16 not_less = _mm512_cmp_ps_mask(x, _mm512_set1_ps(kLeastPower), _CMP_NLT_UQ);
   const __m512 shift = _mm512_set1_ps(kShift), one = _mm512_set1_ps(1.0f);
   const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(kLog2E), shift), shift);
   __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2), x);

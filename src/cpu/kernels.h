@@ -43,9 +43,11 @@ constexpr float kLn2 = 0.693359375f, kLn2Excess = 2.12194440e-4f;  // ln 2 is th
 constexpr float kPowers[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                              4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};  // of f, from f^7 to f^2
 
+constexpr float kLeastPower = -87.0f;  // below it e^x is a denormal number, which is slow
+
 // e^x for x in [-87, 88], to which other x are moved; off by 2 units in the last place at most.
 inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x;
+  x = x < kLeastPower ? kLeastPower : x;
   x = x > 88.0f ? 88.0f : x;
   const float shifted = x * kLog2E + kShift;
   const float n = shifted - kShift;
@@ -84,7 +86,7 @@ inline float powers_of_softmax(float* x, const float* added, float factor, int64
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < count; ++i) {
     const float power = x[i] - largest;
-    x[i] = power < -87.0f ? 0.0f : exponential(power);
+    x[i] = power < kLeastPower ? 0.0f : exponential(power);
     sum += x[i];
   }
   return sum;
