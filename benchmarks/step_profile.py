@@ -14,7 +14,7 @@ import numpy as np
 from src.config import BertConfig
 
 # The first pattern that an operator's full name matches says what it belongs to.
-PARTS = {"products": r"/(Batch)?MatMul-op|TileProduct", "attention": r"FusedAttention|/attention-Attention/",
+PARTS = {"products": r"/(Batch)?MatMul-op|Tile(Joined)?Product", "attention": r"FusedAttention|/attention-Attention/",
          "norms and activations": r"AddNorm|BiasGelu|LayerNorm|layernorm|activation", "memories": r"MemoryLayer_",
          "embedding": r"bert_embedding", "head": r"/network-KTNET", "optimizer": r""}
 PRODUCT_TURNS = 20      # MindSpore's CPU kernels try numbers of threads in their first runs

@@ -11,7 +11,7 @@ from mindspore import Tensor, nn, ops
 from src.bert import BertModel, EmbeddingLookup
 from src.config import KTNetConfig
 from src.cpu import kernels as cpu_kernels
-from src.cpu.encoder import FUSED_ENCODER
+from src.cpu.encoder import encoder_classes
 from src.cpu.head import FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput
 from src.cpu.ops import use_tiles
 from src.dropout import DropoutFactory
@@ -44,10 +44,11 @@ class KTNET(nn.Cell):
         self.first_step = Tensor(0, ms.int32)
         if use_kernels is None:
             use_kernels = compute_type == ms.float32 and cpu_kernels.available()
-        encoder, memory_layer, self_matching, span_output = (
-            (FUSED_ENCODER, FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput) if use_kernels else
-            ({}, MemoryLayer, TriLinearTwoTimeSelfAttentionLayer, SpanOutput))
-        self.bert = BertModel(bert, dropouts, compute_type, **encoder)
+        memory_layer, self_matching, span_output = (
+            (FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput) if use_kernels else
+            (MemoryLayer, TriLinearTwoTimeSelfAttentionLayer, SpanOutput))
+        self.bert = BertModel(bert, dropouts, compute_type,
+                              **(encoder_classes(bert, is_training) if use_kernels else {}))
         self.embeddings, self.memories = [], []
         for memory in config.memories:
             table = Tensor(tables.get(memory.name, np.zeros((memory.rows, memory.width), np.float32)))

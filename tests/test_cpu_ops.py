@@ -18,19 +18,23 @@ from mindspore import Tensor, nn, ops  # noqa: E402
 from src.bert import EncoderLayer, Gelu  # noqa: E402
 from src.config import BertConfig  # noqa: E402
 from src.cpu import kernels as cpu_kernels  # noqa: E402
-from src.cpu.encoder import FusedEncoderLayer  # noqa: E402
+from src.cpu.encoder import FusedEncoderLayer, InferenceEncoderLayer, encoder_classes  # noqa: E402
 from src.cpu.head import FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput  # noqa: E402
 from src.cpu.ops import (  # noqa: E402
     AddNorm,
     BiasGelu,
     Drop,
+    FeedForward,
     FusedAttention,
+    JoinedProductAndResidual,
     Lookup,
     MatchFactors,
     MatchSoftmax,
+    ProductAddNorm,
     ProductAndResidual,
     ReadMemory,
     SpanScores,
+    TileJoinedProductAndResidual,
     TileProduct,
     TileProductAndResidual,
     use_tiles,
@@ -59,6 +63,18 @@ class Weighted(nn.Cell):
 
     def construct(self, *inputs):
         return (self.cell(*inputs) * self.weights).sum()
+
+
+class WeightedPair(nn.Cell):
+    """The same of a cell with two outputs."""
+
+    def __init__(self, cell, *weights):
+        super().__init__()
+        self.cell, self.weights = cell, [Tensor(array) for array in weights]
+
+    def construct(self, *inputs):
+        first, second = self.cell(*inputs)
+        return (first * self.weights[0]).sum() + (second * self.weights[1]).sum()
 
 
 def check(cell, function, inputs, differentiated, random, forward=2e-6, backward=2e-5, scaled=False):
@@ -240,17 +256,71 @@ def test_a_product_of_tiles_adds_the_residual_s_gradient(monkeypatch, rows, dept
     left, right, dout = (rounded(random.randn(*shape).astype(np.float32))
                          for shape in ((rows, depth), (columns, depth), (rows, columns)))
     residual = random.randn(rows, depth).astype(np.float32)
-    cell = TileProductAndResidual()
-
-    def weighted(x, y):
-        product, same = cell(x, y)
-        return (product * Tensor(dout)).sum() + (same * Tensor(residual)).sum()
-
-    product, same = cell(Tensor(left), Tensor(right))
-    found = [product, same, *ops.grad(weighted, (0, 1))(Tensor(left), Tensor(right))]
+    cell, inputs = TileProductAndResidual(), [Tensor(left), Tensor(right)]
+    found = [*cell(*inputs), *ops.grad(WeightedPair(cell, dout, residual), (0, 1))(*inputs)]
     x, y, dz = (array.astype(np.float64) for array in (left, right, dout))
     for value, wanted in zip(found, (x @ y.T, left, dz @ y + residual, dz.T @ x), strict=True):
         np.testing.assert_allclose(value.asnumpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+@needs_kernels
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(5, 7, 9), (64, 96, 32), (1100, 40, 70)])
+def test_joined_products(monkeypatch, rows, depth, columns):
+    """Parts whose rows are no multiple of a tile's, and more rows than are handled together."""
+    needs_tiles(monkeypatch)
+    random = np.random.RandomState(14)
+    left, dout = (rounded(random.randn(rows, width).astype(np.float32)) for width in (depth, 3 * columns))
+    rights = rounded(random.randn(3, columns, depth).astype(np.float32))
+    residual = random.randn(rows, depth).astype(np.float32)
+    inputs = [Tensor(array) for array in (left, *rights)]
+    x, y, dz = (array.astype(np.float64) for array in (left, rights.reshape(-1, depth), dout))
+    for cell in (TileJoinedProductAndResidual(), JoinedProductAndResidual()):
+        found = [*cell(*inputs), *ops.grad(WeightedPair(cell, dout, residual), (0, 1, 2, 3))(*inputs)]
+        for value, wanted in zip(found, (x @ y.T, left, dz @ y + residual, *np.split(dz.T @ x, 3)), strict=True):
+            np.testing.assert_allclose(value.asnumpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+# Rows, hidden and feed-forward width: below tiles' sizes, at them, and above what is handled together.
+HALVES = pytest.mark.parametrize(("rows", "width", "inner"), [(3, 5, 9), (64, 96, 32), (150, 40, 500), (131, 70, 33)])
+
+
+def half_layer(random, rows, width, inner):
+    """Rounded weights of [W, I] and [I, W], biases and norm, rounded rows [T, W] and [T, I]."""
+    weights = [rounded((random.randn(*shape) / math.sqrt(shape[1])).astype(np.float32))
+               for shape in ((width, inner), (inner, width))]
+    vectors = [random.randn(size).astype(np.float32) for size in (width, inner, width, width)]
+    return weights, vectors, [rounded(random.randn(rows, size).astype(np.float32)) for size in (width, inner)]
+
+
+@needs_kernels
+@HALVES
+def test_product_and_layer_normalisation(monkeypatch, rows, width, inner):
+    needs_tiles(monkeypatch)
+    random = np.random.RandomState(15)
+    (weight, _), (bias, _, gamma, beta), (residual, inputs) = half_layer(random, rows, width, inner)
+
+    def end(inputs, weight, bias, residual, gamma, beta):
+        return torch.nn.functional.layer_norm(residual + inputs @ weight.T + bias, (width,), gamma, beta, 1e-6)
+
+    check(ProductAddNorm(1e-6), end, [inputs, weight, bias, residual, gamma, beta], 6, random, forward=1e-5,
+          backward=0.03, scaled=True)
+
+
+@needs_kernels
+@HALVES
+def test_feed_forward(monkeypatch, rows, width, inner):
+    """What is between both products is rounded, here too; one that lies between two numbers may go either way."""
+    needs_tiles(monkeypatch)
+    random = np.random.RandomState(16)
+    (end_weight, weight), (end_bias, bias, gamma, beta), (inputs, _) = half_layer(random, rows, width, inner)
+
+    def feed_forward(inputs, weight, bias, end_weight, end_bias, gamma, beta):
+        expanded = torch.nn.functional.gelu(inputs @ weight.T + bias)
+        expanded = expanded + (expanded.bfloat16().double() - expanded).detach()
+        return torch.nn.functional.layer_norm(inputs + expanded @ end_weight.T + end_bias, (width,), gamma, beta, 1e-6)
+
+    check(FeedForward(1e-6), feed_forward, [inputs, weight, bias, end_weight, end_bias, gamma, beta], 7, random,
+          forward=5e-3, backward=0.03, scaled=True)
 
 
 @needs_kernels
@@ -272,10 +342,16 @@ def test_a_network_s_products_are_of_tiles_where_bfloat16_is_wanted(monkeypatch)
         return ([type(cell.matmul) for _, cell in layer.cells_and_names() if hasattr(cell, "matmul")],
                 {type(layer.attention_product), type(layer.intermediate_product)})
 
+    def layer_class(is_training, **sizes):
+        return encoder_classes(BertConfig(20, 24, 1, 3, 40, **sizes), is_training)["layer_class"]
+
     monkeypatch.delenv(device.PRODUCT_MODE, raising=False)
-    assert kinds() == ([ops.MatMul] * 8, {ProductAndResidual})
+    assert kinds() == ([ops.MatMul] * 8, {JoinedProductAndResidual, ProductAndResidual})
+    assert layer_class(is_training=False) is FusedEncoderLayer
     needs_tiles(monkeypatch)
-    assert kinds() == ([TileProduct] * 6, {TileProductAndResidual})
+    assert kinds() == ([TileProduct] * 6, {TileJoinedProductAndResidual, TileProductAndResidual})
+    assert layer_class(is_training=False) is InferenceEncoderLayer
+    assert layer_class(is_training=True) is layer_class(is_training=False, hidden_act="relu") is FusedEncoderLayer
     memory = FusedMemoryLayer(8, 13, 0.5)
     use_tiles(memory)
     assert isinstance(memory.dense_1.matmul, TileProduct) and isinstance(memory.product, ops.BatchMatMul)
@@ -441,6 +517,27 @@ def test_the_fused_layer_is_the_plain_one(is_training, rate, activation):
         np.testing.assert_allclose(value.asnumpy(), other.asnumpy(), rtol=1e-4, atol=5e-5)
 
 
+@needs_kernels
+def test_the_layer_for_inference_is_the_trained_one(monkeypatch):
+    needs_tiles(monkeypatch)
+    config = BertConfig(20, 24, 1, 3, 40, initializer_range=0.3)
+    random = np.random.RandomState(17)
+    hidden, dout = random.randn(2, 2 * 70, 24).astype(np.float32)
+    mask = np.where(np.arange(70) < np.array([[70], [7]]), 0.0, -10000.0).astype(np.float32)
+    layers = [Layer(kind, config, False) for kind in (FusedEncoderLayer, InferenceEncoderLayer)]
+    for ours, first in zip(layers[1].get_parameters(), layers[0].get_parameters(), strict=True):
+        assert ours.name == first.name
+        ours.set_data(Tensor(first.asnumpy()))
+    results = []
+    for layer in layers:
+        use_tiles(layer)
+        by_hidden, by_weights = ops.grad(Weighted(layer, dout), 0, ms.ParameterTuple(layer.trainable_params()))(
+            Tensor(hidden), Tensor(mask))
+        results.append([layer(Tensor(hidden), Tensor(mask)), by_hidden, *by_weights])
+    for plain, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours.asnumpy(), plain.asnumpy(), atol=0.01 * np.abs(plain.asnumpy()).max())
+
+
 # --- building --------------------------------------------------------------------------------------------------------
 
 
@@ -577,6 +674,9 @@ run("MatchSoftmaxGradient", [(7, 111, 111)] * 2, [(7, 111, 111), (7, 111)])
 run("SpanScoresGradient", [(T, W), (T, W), (2, 6 * W), (T, 2), (T, 2)], [(T, W), (T, W), (2, 6 * W)])
 if library.MultipliesTiles():
     run("ProductTransposedGradient", [(T, W), (33, W), (T, 33)], [(T, W), (33, W)])
+    run("JoinedProductGradient", [(T, W), (33, W), (33, W), (33, W), (T, 99), (T, W)], [(T, W)] + [(33, W)] * 3)
+    run("FeedForward", [(T, W), (33, W), (33,), (W, 33), (W,), (W,), (W,), (1,)], [(T, W)])
+    run("ProductAddNorm", [(T, 33), (W, 33), (W,), (T, W), (W,), (W,), (1,)], [(T, W)])
 BOTH = [(T, W), (7,)]
 run("AdamAndAverage", BOTH * 4 + [(1,), (1,), (1,), (1,), (6,), (2,)] + BOTH, [(1,)], changed=8)
 """
@@ -587,4 +687,4 @@ def test_results_do_not_depend_on_threads(products):
     digests = {subprocess.run([sys.executable, "-c", DIGESTS, str(cpu_kernels.library())], check=True, text=True,
                               capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": count}).stdout
                for count in "1237"}
-    assert len(digests) == 1 and digests.pop().count("[") == (9 if products == "float32" else 10)
+    assert len(digests) == 1 and digests.pop().count("[") == (9 if products == "float32" else 13)

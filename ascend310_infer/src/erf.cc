@@ -5,7 +5,7 @@ namespace {
 
 constexpr float kSaturated = 4.0f;  // erf is 1 to float32 from here on
 
-// erf(x) = x P(x^2) / Q(x^2), off by 2.1e-8 at most on [0, kSaturated] before rounding (benchmarks/fit_erf.py).
+// erf(x) = x P(x^2) / Q(x^2), off by 2.1e-8 at most on [0, kSaturated] before rounding (benchmarks/fit_functions.py).
 constexpr float kP[] = {1.12837898e+00f, 1.96248148e-01f, 5.34673729e-02f,
                         4.00361356e-03f, 2.88041235e-04f, 1.97484184e-06f};
 constexpr float kQ[] = {1.00000000e+00f, 5.07251552e-01f, 1.16476088e-01f,

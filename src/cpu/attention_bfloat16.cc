@@ -9,25 +9,22 @@
 
 namespace {
 
-// e^x for x <= 0, as in kernels.h; 0 below kLeastPower.
-inline __m512 exponentials(__m512 x) {
-  const __mmask16 not_less = _mm512_cmp_ps_mask(x, _mm512_set1_ps(kLeastPower), _CMP_NLT_UQ);
-  const __m512 shift = _mm512_set1_ps(kShift), one = _mm512_set1_ps(1.0f);
-  const __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(kLog2E), shift), shift);
-  __m512 f = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2), x);
-  f = _mm512_fmadd_ps(n, _mm512_set1_ps(kLn2Excess), f);
-  __m512 power = _mm512_set1_ps(kPowers[0]);
-  for (int i = 1; i < 6; ++i) power = _mm512_fmadd_ps(power, f, _mm512_set1_ps(kPowers[i]));
-  power = _mm512_fmadd_ps(power, _mm512_mul_ps(f, f), _mm512_add_ps(f, one));
-  return _mm512_maskz_scalef_ps(not_less, power, n);
+// 2^f for f in [0, 1), off by 3e-6 of it at most (benchmarks/fit_functions.py).
+constexpr float kPowersOf2[] = {1.00000259e+00f, 6.93003834e-01f, 2.41442758e-01f, 5.20114604e-02f, 1.35341671e-02f};
+
+// 2^x for x <= 0; 0 below kLeastPower.
+inline __m512 powers_of_2(__m512 x) {
+  const __mmask16 not_less = _mm512_cmp_ps_mask(x, _mm512_set1_ps(kLeastPower * kLog2E), _CMP_NLT_UQ);
+  const __m512 power = polynomial(kPowersOf2, _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF));  // of x - floor(x)
+  return _mm512_maskz_scalef_ps(not_less, power, x);                                        // times 2^floor(x)
 }
 
-// The softmax of a query's scores: e^(scale * score + mask - the largest). Scores and mask are padded to `keys`, the
-// mask with -infinity.
+// The softmax of a query's scores: e^(scale * score + mask - the largest), as a power of 2. Scores and mask, which is
+// given times log2 e, are padded to `keys`, the mask with -infinity.
 class Softmax {
  public:
   Softmax(const float* scores, const float* mask, int64_t keys, float scale)
-      : scores_(scores), mask_(mask), scale_(_mm512_set1_ps(scale)) {
+      : scores_(scores), mask_(mask), scale_(_mm512_set1_ps(scale * kLog2E)) {
     __m512 first = _mm512_set1_ps(-INFINITY), second = first;
     for (int64_t i = 0; i < keys; i += kUnit) {
       first = _mm512_max_ps(first, masked(i));
@@ -37,7 +34,7 @@ class Softmax {
   }
 
   // Sixteen of them.
-  __m512 at(int64_t key) const { return exponentials(_mm512_sub_ps(masked(key), largest_)); }
+  __m512 at(int64_t key) const { return powers_of_2(_mm512_sub_ps(masked(key), largest_)); }
 
  private:
   __m512 masked(int64_t key) const {
@@ -50,12 +47,13 @@ class Softmax {
 
 inline float sum_of(__m512 first, __m512 second) { return _mm512_reduce_add_ps(_mm512_add_ps(first, second)); }
 
-// One head of one sample (a unit): its numbers, and the mask of its keys, padded.
+// One head of one sample (a unit): its numbers, and the mask of its keys, padded and times log2 e.
 struct Head {
   Head(const AttentionInputs& inputs, int64_t unit, float* padded_mask)
       : inputs(inputs), unit(unit), mask(padded_mask) {
     std::fill(mask, mask + inputs.keys, -INFINITY);
-    std::copy_n(inputs.masks + unit / inputs.heads * inputs.length, inputs.length, mask);
+    const float* own = inputs.masks + unit / inputs.heads * inputs.length;
+    for (int64_t key = 0; key < inputs.length; ++key) mask[key] = own[key] * kLog2E;
   }
 
   // Rows [first, first + rows) of q, k or v, the bias added.
@@ -68,16 +66,20 @@ struct Head {
   // gives 1 / the sum.
   float weigh(int64_t row, const float* scores, Number* out) const {
     const Softmax softmax(scores, mask, inputs.keys, inputs.scale);
+    const bool drops = inputs.masks_of_rows.drop();
     const float *keep = inputs.dropout(unit, row), *next = inputs.next_dropout(unit, row);
     __m512 first_sum = _mm512_setzero_ps(), second_sum = first_sum;
     for (int64_t i = 0; i < inputs.keys; i += kUnit, out += kTileNumbers) {
-      __builtin_prefetch(next + i);
-      __builtin_prefetch(next + i + kTile);
-      const __m512 first = softmax.at(i), second = softmax.at(i + kTile);
+      __m512 first = softmax.at(i), second = softmax.at(i + kTile);
       first_sum = _mm512_add_ps(first_sum, first);
       second_sum = _mm512_add_ps(second_sum, second);
-      const __m512 first_keep = sixteen(keep, i, inputs.length), second_keep = sixteen(keep, i + kTile, inputs.length);
-      _mm512_store_si512(out, round_columns(_mm512_mul_ps(first, first_keep), _mm512_mul_ps(second, second_keep)));
+      if (drops) {
+        __builtin_prefetch(next + i);
+        __builtin_prefetch(next + i + kTile);
+        first = _mm512_mul_ps(first, sixteen(keep, i, inputs.length));
+        second = _mm512_mul_ps(second, sixteen(keep, i + kTile, inputs.length));
+      }
+      _mm512_store_si512(out, round_columns(first, second));
     }
     return 1.0f / sum_of(first_sum, second_sum);
   }

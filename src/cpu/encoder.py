@@ -7,11 +7,22 @@ from __future__ import annotations
 from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor
 
 from src.bert import EmbeddingLookup, EmbeddingPostprocessor, EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
-from src.cpu.ops import AddNorm, BiasGelu, Drop, FusedAttention, Lookup, ProductAndResidual
+from src.cpu.kernels import multiply_tiles
+from src.cpu.ops import (
+    AddNorm,
+    BiasGelu,
+    Drop,
+    FeedForward,
+    FusedAttention,
+    JoinedProductAndResidual,
+    Lookup,
+    ProductAddNorm,
+    ProductAndResidual,
+)
 from src.dropout import DropoutFactory, NoDropout, no_mask
 
 
@@ -52,7 +63,7 @@ class FusedEncoderLayer(EncoderLayer):
 
     def __init__(self, config: BertConfig, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
         super().__init__(config, dropouts, compute_type)
-        self.attention_product, self.intermediate_product = ProductAndResidual(), ProductAndResidual()
+        self.attention_product, self.intermediate_product = JoinedProductAndResidual(), ProductAndResidual()
         self.fused_attention = FusedAttention(config.num_attention_heads, self.attention.attention.scale)
         self.add_norm = AddNorm(config.layer_norm_eps)
         self.bias_gelu = BiasGelu()
@@ -76,8 +87,7 @@ class FusedEncoderLayer(EncoderLayer):
     def attend(self, attention: SelfAttention, hidden: Tensor, mask: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """As :class:`src.bert.SelfAttention`, where q, k and v are one product; and ``hidden`` again."""
         query, key, value = attention.query_layer, attention.key_layer, attention.value_layer
-        weight = ops.concat((query.weight, key.weight, value.weight), 0)                   # [3*H, H]
-        products, hidden = self.attention_product(hidden, weight)                          # [B*S, 3*H], [B*S, H]
+        products, hidden = self.attention_product(hidden, query.weight, key.weight, value.weight)      # [B*S, 3*H]
         context = self.fused_attention(products, query.bias, key.bias, value.bias, mask,
                                        *attention.dropout.mask(mask.shape[1], step))
         return context, hidden                                                             # [B*S, H] both
@@ -88,6 +98,27 @@ class FusedEncoderLayer(EncoderLayer):
                              output.layernorm.beta, *output.dropout.mask(residual.shape[1], step))
 
 
-# The classes that src.bert.BertModel is built from on CPU.
-FUSED_ENCODER: dict[str, Any] = {"embedding_class": FusedEmbeddingPostprocessor, "layer_class": FusedEncoderLayer,
-                                 "lookup_class": FusedEmbeddingLookup}
+class InferenceEncoderLayer(FusedEncoderLayer):
+    """The same for GELU on a processor with a matrix unit, where the layer is not trained: each half ends with one
+    kernel. There is no dropout. Its gradient is right, but slow.
+    """
+
+    def __init__(self, config: BertConfig, dropouts: DropoutFactory, compute_type: ms.Type) -> None:
+        super().__init__(config, dropouts, compute_type)
+        self.product_add_norm, self.feed_forward = (ProductAddNorm(config.layer_norm_eps),
+                                                    FeedForward(config.layer_norm_eps))
+
+    def construct(self, hidden: Tensor, mask: Tensor, step: Tensor) -> Tensor:
+        """As :class:`FusedEncoderLayer`."""
+        context, hidden = self.attend(self.attention.attention, hidden, mask, step)        # [B*S, H] both
+        dense, norm = self.attention.output.dense, self.attention.output.layernorm
+        attended = self.product_add_norm(context, dense.weight, dense.bias, hidden, norm.gamma, norm.beta)  # [B*S, H]
+        first, dense, norm = self.intermediate, self.output.dense, self.output.layernorm
+        return self.feed_forward(attended, first.weight, first.bias, dense.weight, dense.bias, norm.gamma, norm.beta)
+
+
+def encoder_classes(config: BertConfig, is_training: bool) -> dict[str, Any]:
+    """The classes that :class:`src.bert.BertModel` is built from on CPU."""
+    fuses_halves = not is_training and config.hidden_act == "gelu" and multiply_tiles()
+    return {"embedding_class": FusedEmbeddingPostprocessor, "lookup_class": FusedEmbeddingLookup,
+            "layer_class": InferenceEncoderLayer if fuses_halves else FusedEncoderLayer}

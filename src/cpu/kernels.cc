@@ -60,10 +60,6 @@ void bias_gelu_gradient(const Call& call) {
   });
 }
 
-struct Moments {
-  float mean, scale;  // scale = 1 / sqrt(variance + epsilon)
-};
-
 // What add_norm and its gradient take first: x [T, W], b [W], residual [T, W], gamma [W], beta [W], the dropout masks
 // of the rows: pool [P, W], step, layer; epsilon [1].
 struct AddNormInputs {
@@ -81,16 +77,13 @@ struct AddNormInputs {
   // Writes z = residual + (x + b) * mask of a row; gives its moments.
   Moments add(int64_t row, float* z) const {
     const float *xs = x + row * width, *residuals = residual + row * width, *keep = dropout.of(row);
-    float sum = 0.0f, squares = 0.0f;
+    float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < width; ++i) {
       z[i] = residuals[i] + (xs[i] + bias[i]) * keep[i];
       sum += z[i];
     }
-    const float mean = sum / width;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < width; ++i) squares += (z[i] - mean) * (z[i] - mean);
-    return {mean, 1.0f / std::sqrt(squares / width + epsilon)};
+    return moments_of(z, width, sum, epsilon);
   }
 
   const int64_t rows, width;
@@ -106,10 +99,7 @@ void add_norm(const Call& call) {
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < inputs.rows; ++row) {
     float* y = outputs + row * inputs.width;
-    const Moments moments = inputs.add(row, y);
-    const float mean = moments.mean, scale = moments.scale;
-#pragma omp simd
-    for (int64_t i = 0; i < inputs.width; ++i) y[i] = (y[i] - mean) * scale * inputs.gamma[i] + inputs.beta[i];
+    normalise(y, inputs.width, inputs.add(row, y), inputs.gamma, inputs.beta, y);
   }
 }
 

@@ -92,6 +92,27 @@ inline float powers_of_softmax(float* x, const float* added, float factor, int64
   return sum;
 }
 
+struct Moments {
+  float mean, scale;  // scale = 1 / sqrt(variance + epsilon)
+};
+
+// Those of a row z, whose sum is known.
+inline Moments moments_of(const float* z, int64_t width, float sum, float epsilon) {
+  const float mean = sum / width;
+  float squares = 0.0f;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t i = 0; i < width; ++i) squares += (z[i] - mean) * (z[i] - mean);
+  return {mean, 1.0f / std::sqrt(squares / width + epsilon)};
+}
+
+// Layer normalisation of a row.
+inline void normalise(const float* z, int64_t width, const Moments& moments, const float* gamma, const float* beta,
+                      float* out) {
+  const float mean = moments.mean, scale = moments.scale;
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) out[i] = (z[i] - mean) * scale * gamma[i] + beta[i];
+}
+
 // The dropout masks of a tensor's rows, as src/dropout.py picks them: a pool [P, W] of masks, step [1] and layer [1].
 class Dropout {
  public:
@@ -101,6 +122,9 @@ class Dropout {
     slope_ = (step * 2027 + layer * 733) % masks_;
     shift_ = (step * 1361 + layer * 3319) % masks_;
   }
+
+  // Whether they drop anything: where nothing is to be dropped, the pool is a row of ones (src/dropout.py, no_mask).
+  bool drop() const { return masks_ > 1; }
 
   // The mask of a row.
   const float* of(int64_t row) const {

@@ -16,6 +16,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from src.cpu.kernels import kernel
+from src.dropout import no_mask
 from src.layers import MemoryLayer
 
 
@@ -71,12 +72,44 @@ class TileProductAndResidual(TileProduct):
         return self.gradient(x, y, dout[0], dout[1])
 
 
+class JoinedProductAndResidual(nn.Cell):
+    """x times the transposes of three matrices, side by side, and x again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor, first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor]:
+        """Take [M, K] and [N, K] three times; give [M, 3 * N] and [M, K]."""
+        return self.matmul(x, ops.concat((first, second, third), 0)), x
+
+
+class TileJoinedProductAndResidual(nn.Cell):
+    """The same with factors rounded to bfloat16, as in :class:`TileProduct`; the matrices are read where they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forward = kernel("JoinedProduct", lambda x, y, *others: [x[0], 3 * y[0]])
+        self.gradient = kernel("JoinedProductGradient", lambda x, y, *others: (x, y, y, y), outputs=4)
+
+    def construct(self, x: Tensor, first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor]:
+        """As :class:`JoinedProductAndResidual`."""
+        return self.forward(x, first, second, third), x
+
+    def bprop(self, x: Tensor, first: Tensor, second: Tensor, third: Tensor, out: tuple[Tensor, Tensor],
+              dout: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        """The gradient by all factors."""
+        return self.gradient(x, first, second, third, dout[0], dout[1])
+
+
 def use_tiles(network: nn.Cell) -> None:
     """Compute a network's products by :class:`TileProduct`, but the small ones of a memory's attention."""
     for _, cell in list(network.cells_and_names()):
         for name, part in list(cell.name_cells().items()):
-            if isinstance(part, ProductAndResidual):
-                setattr(cell, name, TileProductAndResidual())
+            for plain, tiled in ((ProductAndResidual, TileProductAndResidual),
+                                 (JoinedProductAndResidual, TileJoinedProductAndResidual)):
+                if isinstance(part, plain):
+                    setattr(cell, name, tiled())
         for name in ("matmul", "product", "product_transposed"):
             operator = getattr(cell, name, None)
             if isinstance(operator, (ops.MatMul, ops.BatchMatMul)) and not isinstance(cell, MemoryLayer):
@@ -152,6 +185,58 @@ class AddNorm(nn.Cell):
         """The gradient by all but the dropout masks."""
         gradients = self.gradient(rows, bias, residual, gamma, beta, pool, step, layer, self.epsilon, dout)
         return (*gradients, ops.zeros_like(pool), ops.zeros_like(step), ops.zeros_like(layer))
+
+
+class ProductAddNorm(nn.Cell):
+    """Layer normalisation of residual + x W^T + b, on a processor with a matrix unit, by one kernel: for a layer that
+    is not trained. The gradient computes the product a second time.
+    """
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.product, self.add_norm = TileProduct(transpose_b=True), AddNorm(epsilon)
+        self.forward = kernel("ProductAddNorm", lambda rows, weight, bias, residual, *others: residual)
+
+    def construct(self, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor,
+                  beta: Tensor) -> Tensor:
+        """Take x [T, K], W [W, K], b [W], residual [T, W], gamma [W] and beta [W]; give [T, W]."""
+        return self.forward(rows, weight, bias, residual, gamma, beta, self.add_norm.epsilon)
+
+    def bprop(self, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor,
+              out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by all six."""
+        by_product, by_bias, by_residual, by_gamma, by_beta = self.add_norm.gradient(
+            self.product.forward(rows, weight), bias, residual, gamma, beta, *no_mask(bias.shape[0]),
+            self.add_norm.epsilon, dout)
+        by_rows, by_weight = self.product.gradient(rows, weight, by_product)
+        return by_rows, by_weight, by_bias, by_residual, by_gamma, by_beta
+
+
+class FeedForward(nn.Cell):
+    """The second half of an encoder layer, layer normalisation of x + GELU(x W^T + b) W'^T + b', in the same way. What
+    is between both products is never in memory.
+    """
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.product, self.bias_gelu, self.end = TileProductAndResidual(), BiasGelu(), ProductAddNorm(epsilon)
+        self.forward = kernel("FeedForward", lambda rows, *others: rows)
+
+    def construct(self, rows: Tensor, weight: Tensor, bias: Tensor, end_weight: Tensor, end_bias: Tensor, gamma: Tensor,
+                  beta: Tensor) -> Tensor:
+        """Take x [T, W], W [I, W], b [I], W' [W, I], b' [W], gamma [W] and beta [W]; give [T, W]."""
+        return self.forward(rows, weight, bias, end_weight, end_bias, gamma, beta, self.end.add_norm.epsilon)
+
+    def bprop(self, rows: Tensor, weight: Tensor, bias: Tensor, end_weight: Tensor, end_bias: Tensor, gamma: Tensor,
+              beta: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient by all seven."""
+        product = self.product.forward(rows, weight)
+        expanded = self.bias_gelu.forward(product, bias)
+        by_expanded, by_end_weight, by_end_bias, by_residual, by_gamma, by_beta = self.end.bprop(
+            expanded, end_weight, end_bias, rows, gamma, beta, out, dout)
+        by_product, by_bias = self.bias_gelu.gradient(product, bias, by_expanded)
+        by_rows, by_weight = self.product.gradient(rows, weight, by_product, by_residual)
+        return by_rows, by_weight, by_bias, by_end_weight, by_end_bias, by_gamma, by_beta
 
 
 class FusedAttention(nn.Cell):

@@ -10,23 +10,6 @@
 namespace {
 
 constexpr int64_t kTilesOfDepth = 32;  // are multiplied at a time, so that a thread's share fits its cache
-constexpr int64_t kManyRows = 1024;    // of the left factor, for which larger blocks leave all threads busy
-
-// Memory that is kept for the next call of this thread: fresh memory is slow to write.
-class Kept {
- public:
-  Number* take(int64_t numbers) {
-    if (numbers > size_) {
-      memory_.reset(static_cast<Number*>(std::aligned_alloc(64, numbers * sizeof(Number))));
-      size_ = numbers;
-    }
-    return memory_.get();
-  }
-
- private:
-  std::unique_ptr<Number, decltype(&std::free)> memory_{nullptr, std::free};
-  int64_t size_ = 0;
-};
 
 // As `multiply`, where out has only so many rows and columns.
 void multiply_edge(const Number* left, const Number* right, int64_t tiles, const float* before, float* out,
@@ -44,7 +27,7 @@ void multiply_edge(const Number* left, const Number* right, int64_t tiles, const
 // left times right, and `added` if there is one, into out.
 void multiply(const Factor& left, const Factor& right, const float* added, float* out) {
   const int64_t rows = left.size(), columns = right.size(), depth = left.tiles(), groups = right.groups();
-  const int64_t block = rows >= kManyRows ? 128 : 64, blocks = count_of(rows, block);
+  const int64_t block = rows_together(rows), blocks = count_of(rows, block);
   const int64_t most = std::min(depth, kTilesOfDepth);
   static thread_local Kept all_columns;
   Number* const right_tiles = all_columns.take(groups * most * kTileNumbers);
@@ -56,15 +39,7 @@ void multiply(const Factor& left, const Factor& right, const float* added, float
     for (int64_t first = 0; first < depth; first += kTilesOfDepth) {
       const int64_t tiles = std::min(depth - first, kTilesOfDepth), group_numbers = tiles * kTileNumbers;
       const float* before = first > 0 ? out : added;
-      // Shared out as the factor lies in memory: by groups, or by tiles along the depth.
-      const int64_t shares = right.along_rows() ? groups : tiles;
-#pragma omp for schedule(static)
-      for (int64_t share = 0; share < shares; ++share) {
-        for (int64_t other = 0; other < groups + tiles - shares; ++other) {
-          const int64_t group = right.along_rows() ? share : other, tile = right.along_rows() ? other : share;
-          right.copy(group, first + tile, right_tiles + (group * tiles + tile) * kTileNumbers);
-        }
-      }
+      right.copy_together(first, tiles, right_tiles);
 #pragma omp for schedule(dynamic)
       for (int64_t number = 0; number < blocks; ++number) {
         const int64_t row = number * block, own = 2 * count_of(std::min(block, rows - row), kUnit);
@@ -130,8 +105,44 @@ void product_gradient(const Call& call) {
   }
 }
 
+// The matrices from `place` on below each other.
+class Joined {
+ public:
+  static constexpr int kCount = 3;
+
+  Joined(const Call& call, int place) : rows_(call.size(place, 0)), columns_(call.size(place, 1)) {
+    for (int i = 0; i < kCount; ++i) parts_[i] = call.at(place + i);
+  }
+
+  Matrix matrix() const { return {nullptr, kCount * rows_, columns_, columns_, nullptr, parts_, rows_}; }
+
+ private:
+  const int64_t rows_, columns_;
+  const float* parts_[kCount];
+};
+
+// x [M, K], three matrices [N, K] -> x times their transposes, side by side [M, 3 * N].
+void joined_product(const Call& call) {
+  const Joined weights(call, 1);
+  multiply({matrix_of(call, 0, 0), true, false}, {weights.matrix(), false, true}, nullptr, target_of(call, 4, 0));
+}
+
+// x, three matrices, dz [M, 3 * N], what is added to dx -> dx, and the gradients by the matrices.
+void joined_product_gradient(const Call& call) {
+  const Joined weights(call, 1);
+  const Matrix x = matrix_of(call, 0, 0), dz = matrix_of(call, 4, 0);
+  multiply({dz, true, false}, {weights.matrix(), false, false}, call.at(5), target_of(call, 6, 0));
+  const int64_t size = x.columns * dz.columns / Joined::kCount;
+  static thread_local Kept kept;
+  float* const joined = reinterpret_cast<float*>(kept.take(Joined::kCount * size * sizeof(float) / sizeof(Number)));
+  multiply({dz, true, true}, {x, false, false}, nullptr, joined);
+  for (int i = 0; i < Joined::kCount; ++i) std::copy_n(joined + i * size, size, target_of(call, 7 + i, 0));
+}
+
 }  // namespace
 
+EXPORT_KERNEL(JoinedProduct, joined_product)
+EXPORT_KERNEL(JoinedProductGradient, joined_product_gradient)
 EXPORT_KERNEL(Product, product<false>)
 EXPORT_KERNEL(ProductTransposed, product<true>)
 EXPORT_KERNEL(ProductGradient, product_gradient<false>)

@@ -60,15 +60,39 @@ class Tiles {
 
 typedef uint16_t Number;  // bfloat16: the upper half of a float32
 
+// Memory that is kept for the next call of this thread: fresh memory is slow to write.
+class Kept {
+ public:
+  Number* take(int64_t numbers) {
+    if (numbers > size_) {
+      memory_.reset(static_cast<Number*>(std::aligned_alloc(64, numbers * sizeof(Number))));
+      size_ = numbers;
+    }
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<Number, decltype(&std::free)> memory_{nullptr, std::free};
+  int64_t size_ = 0;
+};
+
 constexpr int64_t kTileNumbers = 512;
 
 inline int64_t count_of(int64_t size, int64_t unit) { return (size + unit - 1) / unit; }
 
-// A matrix [rows, columns], whose rows begin `stride` numbers apart; the bias, if there is one, is added to each.
+// A matrix [rows, columns], whose rows begin `stride` numbers apart; the bias, if there is one, is added to each. It
+// may be made of several below each other, each of as many rows.
 struct Matrix {
   const float* numbers;
   int64_t rows, columns, stride;
   const float* bias = nullptr;
+  const float* const* parts = nullptr;
+  int64_t rows_of_part = 0;
+
+  const float* row(int64_t row) const {
+    if (parts == nullptr) return numbers + row * stride;
+    return parts[row / rows_of_part] + row % rows_of_part * stride;
+  }
 };
 
 // Sixteen numbers from `column` on, as far as there are `columns`; then zeros.
@@ -80,9 +104,21 @@ inline __m512 sixteen(const float* row, int64_t column, int64_t columns) {
 
 // Columns [column, column + 16) of a row; zeros outside of the matrix.
 inline __m512 sixteen(const Matrix& x, int64_t row, int64_t column) {
-  const int64_t columns = row < x.rows ? x.columns : 0;
-  const __m512 numbers = sixteen(x.numbers + row * x.stride, column, columns);
-  return x.bias == nullptr ? numbers : _mm512_add_ps(numbers, sixteen(x.bias, column, columns));
+  if (row >= x.rows) return _mm512_setzero_ps();
+  const __m512 numbers = sixteen(x.row(row), column, x.columns);
+  return x.bias == nullptr ? numbers : _mm512_add_ps(numbers, sixteen(x.bias, column, x.columns));
+}
+
+// Of so many rows of a left factor, how many a thread handles together: a multiple of kUnit, smaller where few rows
+// would leave threads idle.
+inline int64_t rows_together(int64_t rows) { return rows >= 1024 ? 128 : 64; }
+
+// The sum of coefficients[i] x^i.
+template <int64_t COUNT>
+__m512 polynomial(const float (&coefficients)[COUNT], __m512 x) {
+  __m512 sum = _mm512_set1_ps(coefficients[COUNT - 1]);
+  for (int64_t i = COUNT - 2; i >= 0; --i) sum = _mm512_fmadd_ps(sum, x, _mm512_set1_ps(coefficients[i]));
+  return sum;
 }
 
 // 32 columns of a row, rounded.
@@ -166,6 +202,19 @@ struct Factor {
       for (int64_t j = 0; j < inner; ++j) {
         const int64_t group = along_rows() ? i : j, tile = along_rows() ? j : i;
         copy(first_group + group, first_tile + tile, out + (group * some_tiles + tile) * kTileNumbers);
+      }
+    }
+  }
+
+  // Writes some tiles of all groups, those of a group together; all threads of a team share the work, as x lies in
+  // memory: by groups, or by tiles along the depth.
+  void copy_together(int64_t first, int64_t some, Number* out) const {
+    const int64_t all = groups(), shares = along_rows() ? all : some, others = all + some - shares;
+#pragma omp for schedule(static)
+    for (int64_t share = 0; share < shares; ++share) {
+      for (int64_t other = 0; other < others; ++other) {
+        const int64_t group = along_rows() ? share : other, tile = along_rows() ? other : share;
+        copy(group, first + tile, out + (group * some + tile) * kTileNumbers);
       }
     }
   }
