@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from src.reader.examples import read_side_table  # noqa: E402
 from src.reader.logits import Logits  # noqa: E402
 from src.settings import PredictionSettings  # noqa: E402
 from src.viewer.names import describe  # noqa: E402
+from testing.small_checkpoint import make_checkpoint  # noqa: E402
 from testing.small_predict import SAMPLE, WINDOWS  # noqa: E402
 from testing.small_predict import sample_flags as flags  # noqa: E402
 from testing.small_raw import tagged_passages  # noqa: E402
@@ -190,35 +192,77 @@ def test_the_command_line(folder, capsys, monkeypatch, tmp_path):
     assert '"answer":""' in (tmp_path / "out.html").read_text("utf-8")
 
 
-@pytest.mark.slow      # five networks are loaded
-def test_compiled_graphs_are_kept_apart(folder, tmp_path, monkeypatch, caplog):
-    """Each kind of network and length has a folder of its own; a damaged graph is compiled again.
+@pytest.mark.slow      # six processes
+def test_the_first_graph_of_a_process_is_kept(folder, tmp_path):
+    """And loaded by the next process; a damaged one is compiled again.
 
-    A folder that cannot be made is done without.
+    Each kind of network and length has a folder of its own. A folder that cannot be made is done without.
     """
-    from src.inference import Reader
+    from src.inference.graph_cache import DIGEST, files_digest
+    from src.weights.sizes import load_config, save_config
 
-    monkeypatch.setattr("mindspore.graph.api.entry_script_path", __file__)    # a worker of pytest-xdist has no file
+    small = load_config(folder.root / "KTNET_squad-1_1.ckpt")
+    config = replace(small, bert=replace(small.bert, max_position_embeddings=160), max_seq_len=160)
+    make_checkpoint(tmp_path / "long.ckpt", config)
+    save_config(tmp_path / "long.ckpt", config, {"max_seq_len": 160, "doc_stride": 64, "max_query_length": 120,
+                                                 "vocab_path": str(folder.root / "vocab.txt")})
+    short, long, graphs = "Who built it?", "Who built it? " * 25, tmp_path / "graphs"
 
-    def answer(**values):
-        flags = {"load_checkpoint_path": folder.root / "KTNET_squad-1_1.ckpt", "data_url": folder.root, "ner": "none",
-                 "device_target": "CPU", **values}
-        return Reader(PredictionSettings.of(flags)).ask("The mason Henrik Dale built it.", "Who built it?").probability
+    def answer(*questions, cache=graphs, more=()):
+        """Of one process: the probabilities, the lengths compiled for, whether a graph was loaded, and its log."""
+        done = subprocess.run(
+            [sys.executable, "predict.py", *flags(folder, "--load_checkpoint_path", tmp_path / "long.ckpt",
+             "--device_target", "CPU", "--ner", "none", "--json", "--passage", "The mason Henrik Dale built it.",
+             *(f"--question={question}" for question in questions), *more)], cwd=SAMPLE.parents[1], text=True,
+            capture_output=True, check=True, timeout=300,
+            env={**os.environ, "KTNET_GRAPH_CACHE": str(cache), "GLOG_v": "2"})     # MindSpore's warnings, too
+        return ([json.loads(line)["probability"] for line in done.stdout.splitlines()],
+                re.findall("compiled for ([0-9]+) word pieces", done.stderr),
+                "Use the compilation cache" in done.stderr, done.stderr)
 
-    expected = answer()
-    monkeypatch.setenv("KTNET_GRAPH_CACHE", str(tmp_path / "graphs"))
-    assert answer() == answer() == expected
-    assert len(list((tmp_path / "graphs").iterdir())) == 1
-    graph = next((tmp_path / "graphs").rglob("*.mindir"))
+    def kept():
+        """The folders of all graphs: of each file that MindSpore wrote, what changes when it is written again."""
+        folders = {}
+        for place in graphs.iterdir():
+            assert (place / DIGEST).read_text("utf-8") == files_digest(place) and place.stat().st_mode & 0o77 == 0
+            folders[place] = {path: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
+                              for path in place.rglob("*") if path.is_file() and path.name != DIGEST}
+            assert [path.name for path in folders[place] if path.suffix == ".mindir"] == ["compile_cache_0.mindir"]
+        return folders
+
+    expected, lengths, loaded, _ = answer(short, long)
+    first = kept()
+    assert lengths == ["128", "160"] and not loaded and len(first) == 1
+    assert answer(short, long)[:3] == (expected, ["128", "160"], True) and kept() == first
+    graph = next(graphs.rglob("*.mindir"))
+    damaged = bytearray(graph.read_bytes())
+    damaged[damaged.index(b"Default/")] ^= 1        # in the name of an operator: MindSpore would load it
     graph.chmod(0o600)
-    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    assert answer() == expected and not (graph.exists() and graph.read_bytes().endswith(b"?"))     # compiled again
-    assert answer(html=tmp_path / "unused.html") == pytest.approx(expected, abs=1e-6)
-    assert len(list((tmp_path / "graphs").iterdir())) == 2
-    assert all(path.stat().st_mode & 0o77 == 0 for path in (tmp_path / "graphs").iterdir())
+    graph.write_bytes(damaged)
+    assert answer(short)[:3] == (expected[:1], ["128"], False)
+    again = kept()
+    assert again.keys() == first.keys() and graph.read_bytes() != damaged
+    assert answer(long)[:3] == (expected[1:], ["160"], False)       # the second graph of the first process
+    two = kept()
+    assert len(two) == 2 and two.items() > again.items()
+    probabilities, _, loaded, _ = answer(short, more=["--html", tmp_path / "unused.html"])
+    assert probabilities == pytest.approx(expected[:1], abs=1e-6) and not loaded
+    assert len(kept()) == 3 and kept().items() > two.items()
     (tmp_path / "file").touch()
-    monkeypatch.setenv("KTNET_GRAPH_CACHE", str(tmp_path / "file"))
-    assert answer() == expected and "graphs are not kept" in caplog.text
+    *same, log = answer(short, long, cache=tmp_path / "file")
+    assert same == [expected, lengths, False] and "graphs are not kept" in log
+
+
+def test_a_folder_without_a_graph_gets_no_digest(tmp_path, monkeypatch):
+    """It would be that of nothing."""
+    from src.inference.graph_cache import GraphCache
+
+    monkeypatch.setattr(ms, "set_context", lambda **_: None)
+    monkeypatch.setattr("mindspore.graph.api.entry_script_path", __file__)    # a worker of pytest-xdist has no file
+    monkeypatch.setattr(GraphCache, "used", False)
+    with GraphCache(None, WINDOWS, tmp_path).of([]):
+        pass
+    assert GraphCache.used and [list(place.iterdir()) for place in tmp_path.iterdir()] == [[]]
 
 
 @pytest.mark.parametrize(("name", "value"), [("KTNET_GRAPH_CACHE", "off"), ("XDG_CACHE_HOME", "relative"),

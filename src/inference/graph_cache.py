@@ -40,13 +40,15 @@ def cache_folder() -> Path | None:
 
 
 class GraphCache:
-    """The kept graphs of one network on CPU.
+    """The kept graphs of one network on CPU; only the first graph of a process is kept or loaded.
 
     Args:
         network: for inference.
         config: its sizes.
         folder: of all graphs; None keeps none.
     """
+
+    used = False        # by a graph of this process
 
     def __init__(self, network: nn.Cell, config: KTNetConfig, folder: Path | None) -> None:
         self.folder = folder
@@ -59,8 +61,10 @@ class GraphCache:
 
     @contextmanager
     def of(self, arguments: Sequence[Tensor]) -> Iterator[None]:
-        """What is compiled in this block for these arguments is kept, or was."""
-        if self.folder is None or not os.path.isfile(api.entry_script_path or ""):      # which MindSpore reads
+        """What is compiled in this block for these arguments is kept, or was, if it is the process's first."""
+        # MindSpore reads the path of its cache once in a process: it would write later graphs into the first one's
+        # folder. It also reads the file of the script.
+        if GraphCache.used or self.folder is None or not os.path.isfile(api.entry_script_path or ""):
             yield
             return
         shapes = json.dumps([[list(value.shape), str(value.dtype)] for value in arguments])
@@ -77,11 +81,13 @@ class GraphCache:
             yield
             return
         remove_damaged(place)
+        GraphCache.used = True
         ms.set_context(enable_compile_cache=True, compile_cache_path=str(place))
         try:
             yield
             with suppress(OSError):     # a full disk: the next process compiles again
-                write_text(place / DIGEST, files_digest(place))
+                if any(place.rglob("*.mindir")):
+                    write_text(place / DIGEST, files_digest(place))
         finally:
             ms.set_context(enable_compile_cache=False)
             os.close(lock)
