@@ -54,6 +54,17 @@ def graph_mode():
     ms.set_context(mode=ms.GRAPH_MODE, device_target="CPU")
 
 
+def numbers(tensor):
+    """float32 or bfloat16 -> a float32 array."""
+    return tensor.astype(ms.float32).asnumpy()
+
+
+def assert_near(tensor, wanted, rtol=1e-5, atol=1e-5):
+    """Both tolerances as for NumPy, but ``atol`` a share of the largest number; a bfloat16 may be rounded."""
+    rtol = max(rtol, 2.0 ** -8) if tensor.dtype == ms.bfloat16 else rtol
+    np.testing.assert_allclose(numbers(tensor), wanted, rtol=rtol, atol=atol * np.abs(wanted).max())
+
+
 class Weighted(nn.Cell):
     """The output times fixed weights, summed: its gradient is the cell's with the weights as ``dout``."""
 
@@ -91,7 +102,7 @@ def check(cell, function, inputs, differentiated, random, forward=2e-6, backward
     found = ops.grad(Weighted(cell, dout), tuple(range(differentiated)))(*map(Tensor, inputs))
     for value, leaf in zip(found if isinstance(found, tuple) else (found,), leaves[:differentiated], strict=True):
         largest = max(1.0, float(leaf.grad.abs().max())) if scaled else 1.0
-        np.testing.assert_allclose(value.asnumpy(), leaf.grad.numpy(), rtol=1e-4, atol=backward * largest)
+        np.testing.assert_allclose(numbers(value), leaf.grad.numpy(), rtol=1e-4, atol=backward * largest)
 
 
 def dropout_masks(random, width, for_all):
@@ -243,9 +254,14 @@ def test_products_of_tiles(monkeypatch, batch, rows, depth, columns, transposed)
     expected = x @ (y.swapaxes(-1, -2) if transposed else y)
     by_left = dz @ (y if transposed else y.swapaxes(-1, -2))
     by_right = dz.swapaxes(-1, -2) @ x if transposed else x.swapaxes(-1, -2) @ dz
-    found = [cell(Tensor(left), Tensor(right)), *ops.grad(Weighted(cell, dout), (0, 1))(Tensor(left), Tensor(right))]
+    inputs = Tensor(left), Tensor(right)
+    found = [cell(*inputs), *ops.grad(Weighted(cell, dout), (0, 1))(*inputs)]
     for value, wanted in zip(found, (expected, by_left, by_right), strict=True):
-        np.testing.assert_allclose(value.asnumpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+        assert_near(value, wanted)
+    if not batch:
+        by_weight = ops.grad(Weighted(TileProduct(transposed, by_weight=True), dout), 1)(*inputs)
+        assert by_weight.dtype == ms.bfloat16 and by_weight.shape == right.shape
+        np.testing.assert_array_equal(numbers(by_weight), rounded(found[2].asnumpy()))
 
 
 @needs_kernels
@@ -260,7 +276,7 @@ def test_a_product_of_tiles_adds_the_residual_s_gradient(monkeypatch, rows, dept
     found = [*cell(*inputs), *ops.grad(WeightedPair(cell, dout, residual), (0, 1))(*inputs)]
     x, y, dz = (array.astype(np.float64) for array in (left, right, dout))
     for value, wanted in zip(found, (x @ y.T, left, dz @ y + residual, dz.T @ x), strict=True):
-        np.testing.assert_allclose(value.asnumpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+        assert_near(value, wanted)
 
 
 @needs_kernels
@@ -277,7 +293,7 @@ def test_joined_products(monkeypatch, rows, depth, columns):
     for cell in (TileJoinedProductAndResidual(), JoinedProductAndResidual()):
         found = [*cell(*inputs), *ops.grad(WeightedPair(cell, dout, residual), (0, 1, 2, 3))(*inputs)]
         for value, wanted in zip(found, (x @ y.T, left, dz @ y + residual, *np.split(dz.T @ x, 3)), strict=True):
-            np.testing.assert_allclose(value.asnumpy(), wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+            assert_near(value, wanted)
 
 
 # Rows, hidden and feed-forward width: below tiles' sizes, at them, and above what is handled together.
@@ -535,7 +551,7 @@ def test_the_layer_for_inference_is_the_trained_one(monkeypatch):
             Tensor(hidden), Tensor(mask))
         results.append([layer(Tensor(hidden), Tensor(mask)), by_hidden, *by_weights])
     for plain, ours in zip(*results, strict=True):
-        np.testing.assert_allclose(ours.asnumpy(), plain.asnumpy(), atol=0.01 * np.abs(plain.asnumpy()).max())
+        assert_near(ours, numbers(plain), rtol=0.0, atol=0.01)
 
 
 # --- building --------------------------------------------------------------------------------------------------------

@@ -70,17 +70,20 @@ def use_kernels(request):
     return request.param
 
 
+@pytest.mark.parametrize("kind", [ms.float32, ms.bfloat16])
 @pytest.mark.parametrize(("decay", "clip"), [(0.0, 0.0), (0.01, 1.0), (0.5, 0.3)])
-def test_adam_decay_and_clipping(use_kernels, decay, clip):
+def test_adam_decay_and_clipping(use_kernels, decay, clip, kind):
+    """Gradients may be of either type; the reference has the same numbers."""
     parameters = make_parameters()
     weights = [parameter.asnumpy().astype(np.float64) for parameter in parameters]
     random = np.random.RandomState(2)
-    gradients = [[random.randn(*weight.shape) for weight in weights] for _ in range(4)]
+    given = [[Tensor(random.randn(*weight.shape) * 8, type_) for weight, type_ in
+              zip(weights, (kind, ms.float32), strict=True)] for _ in range(4)]
+    gradients = [[part.astype(ms.float32).asnumpy() / 8.0 for part in parts] for parts in given]
     update = AdamUpdate(parameters, recipe(weight_decay=decay, max_grad_norm=clip),
                         use_kernels=use_kernels)
-    for parts in gradients:
-        norm = update(Tensor(0.1, ms.float32), tuple(Tensor(part * 8, ms.float32) for part in parts),
-                      Tensor(0.125, ms.float32))
+    for tensors, parts in zip(given, gradients, strict=True):
+        norm = update(Tensor(0.1, ms.float32), tuple(tensors), Tensor(0.125, ms.float32))
         assert norm.asnumpy() == pytest.approx(np.sqrt(sum((part ** 2).sum() for part in parts)), rel=1e-5)
     for parameter, expected in zip(parameters, reference_adam(weights, gradients, 0.1, decay, clip), strict=True):
         np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=2e-5, atol=2e-6)

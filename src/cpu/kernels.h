@@ -3,7 +3,8 @@
 // then outputs.
 //
 // T rows of a batch (B * S), W width, B batch, N heads, S sequence, A head width. All numbers are float32 but the int32
-// ids, step and layer. A result depends on neither the number of threads nor the order in which they run.
+// ids, step and layer, and gradients by weights, which may be bfloat16. A result depends on neither the number of
+// threads nor the order in which they run.
 #ifndef SRC_CPU_KERNELS_H_
 #define SRC_CPU_KERNELS_H_
 
@@ -19,11 +20,13 @@ struct Call {
   void** tensors;
   int* ranks;
   int64_t** shapes;
+  const char** types;  // may be absent: float32
 
   template <typename Number = float>
   Number* at(int place) const {
     return static_cast<Number*>(tensors[place]);
   }
+  bool is_bfloat16(int place) const { return types != nullptr && std::strcmp(types[place], "bfloat16") == 0; }
   int64_t size(int place, int dimension) const { return shapes[place][dimension]; }
   int64_t elements(int place) const {
     int64_t product = 1;
@@ -162,10 +165,10 @@ void for_rows_with_sums(int64_t rows, int64_t width, float* const (&totals)[SUMS
 
 // Exports a kernel under its name with MindSpore's signature: number of tensors, tensors, ranks, shapes, types, two
 // more.
-#define EXPORT_KERNEL(NAME, KERNEL)                                                                          \
-  extern "C" int NAME(int count, void** tensors, int* ranks, int64_t** shapes, const char**, void*, void*) { \
-    KERNEL(Call{count, tensors, ranks, shapes});                                                             \
-    return 0;                                                                                                \
+#define EXPORT_KERNEL(NAME, KERNEL)                                                                                \
+  extern "C" int NAME(int count, void** tensors, int* ranks, int64_t** shapes, const char** types, void*, void*) { \
+    KERNEL(Call{count, tensors, ranks, shapes, types});                                                            \
+    return 0;                                                                                                      \
   }
 
 #endif  // SRC_CPU_KERNELS_H_

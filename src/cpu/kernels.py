@@ -134,8 +134,9 @@ def copy_no_weights() -> None:
     os.environ.setdefault("MS_DEV_SIDE_EFFECT_LOAD_ELIM", "3")
 
 
-def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1, written: int = 0, read: int = 0) -> ops.Custom:
-    """The operator of an exported kernel; all that it gives is float32.
+def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1, written: int = 0, read: int = 0,
+           rounded: int = 0) -> ops.Custom:
+    """The operator of an exported kernel.
 
     Args:
         name: as it is exported.
@@ -143,8 +144,9 @@ def kernel(name: str, out_shape: Callable[..., Any], outputs: int = 1, written: 
         outputs: how many there are.
         written: how many parameters, the first inputs, the kernel changes in place.
         read: how many inputs follow those; needed only if there are any.
+        rounded: how many outputs, the last ones, are bfloat16; the others are float32.
     """
-    out_dtype = ms.float32 if outputs == 1 else (ms.float32,) * outputs
+    out_dtype = ms.float32 if outputs == 1 else (ms.float32,) * (outputs - rounded) + (ms.bfloat16,) * rounded
     operator = ops.Custom(f"{library()}:{name}", out_shape, out_dtype, func_type="aot")
     if written:
         operator.add_prim_attr("side_effect_mem", True)     # runs at its place in the program, whoever uses its output

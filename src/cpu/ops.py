@@ -15,6 +15,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from src.bert import Linear
 from src.cpu.kernels import kernel
 from src.dropout import no_mask
 from src.layers import MemoryLayer
@@ -23,9 +24,14 @@ from src.layers import MemoryLayer
 class TileProduct(nn.Cell):
     """x y or x y^T with factors rounded to bfloat16 and float32 sums, on a processor with a matrix unit. Like the
     framework's own product of that kind, but about twice as fast, as its kernel rounds what it multiplies next.
+
+    Args:
+        transpose_b: whether y is given transposed.
+        by_weight: y is a weight, and the gradient by it is rounded to bfloat16, half as large: only the optimizer
+            reads it.
     """
 
-    def __init__(self, transpose_b: bool = False) -> None:
+    def __init__(self, transpose_b: bool = False, by_weight: bool = False) -> None:
         super().__init__()
         name, column = ("ProductTransposed", -2) if transpose_b else ("Product", -1)
 
@@ -33,7 +39,7 @@ class TileProduct(nn.Cell):
             return [*x[:-1], y[column]]
 
         self.forward = kernel(name, out_shape)
-        self.gradient = kernel(f"{name}Gradient", lambda x, y, *others: (x, y), outputs=2)
+        self.gradient = kernel(f"{name}Gradient", lambda x, y, *others: (x, y), outputs=2, rounded=int(by_weight))
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
         """Take [M, K] and [K, N] (transposed: [N, K]), or a batch of each; give [M, N]."""
@@ -60,7 +66,7 @@ class TileProductAndResidual(TileProduct):
     """The same by :class:`TileProduct`. The gradient by x is one kernel, whoever uses x later."""
 
     def __init__(self) -> None:
-        super().__init__(transpose_b=True)
+        super().__init__(transpose_b=True, by_weight=True)
 
     def construct(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """As :class:`ProductAndResidual`."""
@@ -90,7 +96,7 @@ class TileJoinedProductAndResidual(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         self.forward = kernel("JoinedProduct", lambda x, y, *others: [x[0], 3 * y[0]])
-        self.gradient = kernel("JoinedProductGradient", lambda x, y, *others: (x, y, y, y), outputs=4)
+        self.gradient = kernel("JoinedProductGradient", lambda x, y, *others: (x, y, y, y), outputs=4, rounded=3)
 
     def construct(self, x: Tensor, first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor]:
         """As :class:`JoinedProductAndResidual`."""
@@ -113,7 +119,7 @@ def use_tiles(network: nn.Cell) -> None:
         for name in ("matmul", "product", "product_transposed"):
             operator = getattr(cell, name, None)
             if isinstance(operator, (ops.MatMul, ops.BatchMatMul)) and not isinstance(cell, MemoryLayer):
-                setattr(cell, name, TileProduct(operator.transpose_b))
+                setattr(cell, name, TileProduct(operator.transpose_b, by_weight=isinstance(cell, Linear)))
 
 
 class Lookup(nn.Cell):
@@ -194,7 +200,7 @@ class ProductAddNorm(nn.Cell):
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()
-        self.product, self.add_norm = TileProduct(transpose_b=True), AddNorm(epsilon)
+        self.product, self.add_norm = TileProduct(transpose_b=True, by_weight=True), AddNorm(epsilon)
         self.forward = kernel("ProductAddNorm", lambda rows, weight, bias, residual, *others: residual)
 
     def construct(self, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor,

@@ -24,6 +24,17 @@ std::vector<Piece> pieces_of(const Call& call, int64_t place, int64_t count) {
   return pieces;
 }
 
+// A piece of a tensor of the call, as float32: in its place, or in `room` for kPiece numbers.
+const float* numbers_of(const Call& call, int64_t place, const Piece& piece, float* room) {
+  if (!call.is_bfloat16(place + piece.tensor)) return call.at(place + piece.tensor) + piece.first;
+  const uint16_t* x = call.at<uint16_t>(place + piece.tensor) + piece.first;
+  for (int64_t i = 0; i < piece.size; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+    std::memcpy(room + i, &bits, sizeof bits);
+  }
+  return room;
+}
+
 // The global norm of the tensors from `place` on: squares are summed in float64, in the order of the pieces.
 double norm_of(const Call& call, int64_t place, const std::vector<Piece>& pieces) {
   const int64_t count = pieces.size();
@@ -31,7 +42,8 @@ double norm_of(const Call& call, int64_t place, const std::vector<Piece>& pieces
 #pragma omp parallel for schedule(static)
   for (int64_t number = 0; number < count; ++number) {
     const Piece& piece = pieces[number];
-    const float* x = call.at(place + piece.tensor) + piece.first;
+    float room[kPiece];
+    const float* x = numbers_of(call, place, piece, room);
     double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < piece.size; ++i) sum += static_cast<double>(x[i]) * x[i];
@@ -63,7 +75,8 @@ void update(int64_t size, const AdamRates& rates, float* __restrict p, float* __
 
 // N weights, first and second moments, with AVERAGES N averages (all are changed), learning rate, scale, powers of both
 // betas, settings [weight decay, largest norm or 0, beta 1, beta 2, epsilon, share], factors [N] of the learning rate,
-// N gradients -> the norm [1] of the gradients times scale. Each average moves to its weights by the share.
+// N gradients, float32 or bfloat16 -> the norm [1] of the gradients times scale. Each average moves to its weights by
+// the share.
 template <bool AVERAGES>
 void adam(const Call& call) {
   constexpr int64_t kChanged = AVERAGES ? 4 : 3;
@@ -84,7 +97,9 @@ void adam(const Call& call) {
                           settings[3], settings[4],       settings[5]};
     const auto at = [&](int64_t place) { return call.at(place + piece.tensor) + piece.first; };
     float* const averages = AVERAGES ? at(3 * count) : nullptr;
-    update<AVERAGES>(piece.size, rates, at(0), at(count), at(2 * count), averages, at(gradients));
+    float room[kPiece];
+    update<AVERAGES>(piece.size, rates, at(0), at(count), at(2 * count), averages,
+                     numbers_of(call, gradients, piece, room));
   }
   *call.at(call.count - 1) = norm;
 }

@@ -64,6 +64,33 @@ void multiply(const Factor& left, const Factor& right, const float* added, float
   }
 }
 
+// Rounds `size` numbers.
+void round(const float* x, int64_t size, Number* out) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < size; i += kUnit) {
+    const __m512i rounded = round_columns(sixteen(x, i, size), sixteen(x, i + kTile, size));
+    const int64_t left = size - i;
+    _mm512_mask_storeu_epi16(out + i, left < kUnit ? (1u << left) - 1 : ~0u, rounded);
+  }
+}
+
+// The gradient by `count` weights of `size` numbers that lie below each other, into the tensors from `place` on.
+void gradient_by_weights(const Factor& left, const Factor& right, const Call& call, int place, int count,
+                         int64_t size) {
+  const bool rounds = call.is_bfloat16(place);
+  static thread_local Kept kept;
+  float* all = call.at(place);
+  if (rounds || count > 1) all = reinterpret_cast<float*>(kept.take(count * size * sizeof(float) / sizeof(Number)));
+  multiply(left, right, nullptr, all);
+  for (int i = 0; i < count; ++i) {
+    if (rounds) {
+      round(all + i * size, size, call.at<Number>(place + i));
+    } else if (count > 1) {
+      std::copy_n(all + i * size, size, call.at(place + i));
+    }
+  }
+}
+
 // Matrix `number` of a tensor.
 Matrix matrix_of(const Call& call, int place, int64_t number) {
   const int rank = call.ranks[place];
@@ -91,7 +118,7 @@ void product(const Call& call) {
 }
 
 // x, y, dz -> dx = dz y^T, dy = x^T dz (transposed: dx = dz y, dy = dz^T x). With a fourth input [.., M, K] before the
-// results, that is added to dx.
+// results, that is added to dx. Only the gradient by a single matrix may be bfloat16.
 template <bool transposed>
 void product_gradient(const Call& call) {
   const int64_t count = matrices_of(call, 0);
@@ -100,8 +127,12 @@ void product_gradient(const Call& call) {
     const Matrix x = matrix_of(call, 0, number), y = matrix_of(call, 1, number), dz = matrix_of(call, 2, number);
     const float* added = results > 3 ? matrix_of(call, 3, number).numbers : nullptr;
     multiply({dz, true, false}, {y, false, !transposed}, added, target_of(call, results, number));
-    multiply({transposed ? dz : x, true, true}, {transposed ? x : dz, false, false}, nullptr,
-             target_of(call, results + 1, number));
+    const Factor left{transposed ? dz : x, true, true}, right{transposed ? x : dz, false, false};
+    if (count == 1) {
+      gradient_by_weights(left, right, call, results + 1, 1, y.rows * y.columns);
+    } else {
+      multiply(left, right, nullptr, target_of(call, results + 1, number));
+    }
   }
 }
 
@@ -132,11 +163,7 @@ void joined_product_gradient(const Call& call) {
   const Joined weights(call, 1);
   const Matrix x = matrix_of(call, 0, 0), dz = matrix_of(call, 4, 0);
   multiply({dz, true, false}, {weights.matrix(), false, false}, call.at(5), target_of(call, 6, 0));
-  const int64_t size = x.columns * dz.columns / Joined::kCount;
-  static thread_local Kept kept;
-  float* const joined = reinterpret_cast<float*>(kept.take(Joined::kCount * size * sizeof(float) / sizeof(Number)));
-  multiply({dz, true, true}, {x, false, false}, nullptr, joined);
-  for (int i = 0; i < Joined::kCount; ++i) std::copy_n(joined + i * size, size, target_of(call, 7 + i, 0));
+  gradient_by_weights({dz, true, true}, {x, false, false}, call, 7, Joined::kCount, call.elements(7));
 }
 
 }  // namespace

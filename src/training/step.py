@@ -40,6 +40,14 @@ def zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
                            for parameter in parameters])
 
 
+def as_float32(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gradients, of which CPU kernels give some in bfloat16."""
+    converted = ()
+    for gradient in gradients:
+        converted = converted + (gradient.astype(ms.float32),)
+    return converted
+
+
 class MovingAverage(nn.Cell):
     """Exponential moving average of the weights.
 
@@ -134,7 +142,7 @@ class AdamUpdate(nn.Cell):
                 ops.assign(self.average.updates, self.average.updates + 1)
             return self.fused(self.parameters, self.first_moments, self.second_moments, averages, learning_rate, scale,
                               power_1, power_2, gradients)
-        squares = 0.0
+        squares, gradients = 0.0, as_float32(gradients)
         for gradient in gradients:
             squares = squares + 2.0 * self.half_square(gradient)
         norm = ops.sqrt(squares) * scale
@@ -235,7 +243,7 @@ class Gradients(nn.Cell):
         """Give the loss of this device's batch and the mean gradient, both times ``scale``."""
         loss, gradients = self.value_and_grad(scale, step, *columns)
         if self.reduce is not None:
-            gradients = self.reduce(gradients)
+            gradients = self.reduce(as_float32(gradients))
         return loss, gradients
 
 
@@ -331,6 +339,7 @@ class AccumulateStep(GradientStep):
         """Take one part in (arguments as for :class:`TrainStep`); give its loss, a float32 scalar."""
         scale = self.updater.scale()
         loss, gradients = self.gradients(scale, step, *columns)
+        gradients = as_float32(gradients)
         for i in range(self.count):
             ops.assign_add(self.sums[i], gradients[i])
         return loss / scale
