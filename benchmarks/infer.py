@@ -4,8 +4,9 @@
     python -m benchmarks.infer --load_checkpoint_path CKPT --preprocess_path preprocess_result [--questions 16]
 
 The checkpoint is exported as ONNX and converted for MindSpore Lite; then the harness, onnxruntime and the same network
-in PyTorch answer the same questions one by one, each with ``threads`` threads (the harness as that many single-threaded
-models). Times are milliseconds per question; the harness's include reading inputs from files and writing results.
+in PyTorch answer the same questions one by one, each with ``threads`` threads: the harness as that many models of one
+thread, its default, and as one model. Times are milliseconds per question, reciprocals of questions per second; the
+harness's include reading inputs from files and writing results.
 """
 from __future__ import annotations
 
@@ -110,11 +111,12 @@ def make_peers(onnx_file: Path, checkpoint: Path, config: KTNetConfig,
     return {"onnxruntime": lambda question: session.run(None, dict(question))[0], "pytorch": same_network}
 
 
-def run_harness(folder: Path, mindir: Path, workers: int) -> float:
-    """Milliseconds a question, all workers together."""
+def run_harness(folder: Path, mindir: Path, workers: int, threads: int = 1) -> float:
+    """Milliseconds a question, all workers, models of so many threads, together."""
     columns = [f"--input{number}_path={path}" for number, path in enumerate(sorted((folder / "inputs").glob("*_data")))]
     done = subprocess.run([str(TOOLS / "main"), f"--mindir_path={mindir}", "--device_type=CPU", f"--workers={workers}",
-                           f"--result_path={folder / 'results'}", f"--time_path={folder / 'time'}", *columns],
+                           f"--threads={threads}", f"--result_path={folder / 'results'}",
+                           f"--time_path={folder / 'time'}", *columns],
                           check=True, capture_output=True, text=True)
     return float(re.search(r"per question, all workers together: ([0-9.]+) ms", done.stdout)[1])
 
@@ -122,9 +124,10 @@ def run_harness(folder: Path, mindir: Path, workers: int) -> float:
 def compare(peers: Mapping[str, Callable[[Question], np.ndarray]], folder: Path, mindir: Path,
             questions: Sequence[Question], threads: int, rounds: int) -> dict[str, float]:
     """Medians over the rounds, and the medians of the rounds' ratios of the harness to each peer."""
-    times: dict[str, list[float]] = {name: [] for name in ("harness", *peers)}
+    ways = {"harness": (threads, 1)} | ({"harness_one_model": (1, threads)} if threads > 1 else {})
+    times: dict[str, list[float]] = {name: [] for name in (*ways, *peers)}
     for number in range(rounds + 1):     # the first does not count
-        now = {"harness": run_harness(folder, mindir, threads)}
+        now = {way: run_harness(folder, mindir, *how) for way, how in ways.items()}
         for name, answer in peers.items():
             begin = time.perf_counter()
             for question in questions:
@@ -135,9 +138,10 @@ def compare(peers: Mapping[str, Callable[[Question], np.ndarray]], folder: Path,
                 times[name].append(value)
     found = {f"{name}_ms": round(statistics.median(values), 2) for name, values in times.items()}
     # The median of the rounds' own ratios: what slows the machine for a while slows all of a round.
-    ratios = {name: statistics.median(ours / theirs for ours, theirs in zip(times["harness"], times[name], strict=True))
-              for name in peers}
-    return found | {f"harness_over_{name}": round(ratio, 3) for name, ratio in ratios.items()}
+    ratios = {f"{way}_over_{name}": statistics.median(ours / theirs for ours, theirs in
+                                                      zip(times[way], times[name], strict=True))
+              for way in ways for name in peers}
+    return found | {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 
 def differ(folder: Path, manifest: BinManifest, questions: Sequence[Question],
