@@ -7,8 +7,9 @@ erf(x) = x P(x^2) / Q(x^2) with Q(0) = 1 on [0, 4], for ``ascend310_infer/src/er
 error: with the previous round's Q as divisor the problem is linear least squares, with weights increased where the
 error is large (Lawson).
 
-The polynomials for ``src/cpu`` minimise the largest error in the same way: Phi(x) - 1/2 = x R(x^2) on [-4.5, 4.5], with
-R such that this is 1/2 at the end, and the relative error of 2^x on [0, 1].
+The polynomials for ``src/cpu`` minimise the largest error in the same way: Phi(x) - 1/2 = x R(t) on [-4.5, 4.5] with
+t = 2 (x / 4.5)^2 - 1, which float32 can add up, and R such that this is 1/2 at the end; the relative error of 2^x on
+[0, 1].
 """
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from scipy.special import erf, ndtr
 LIMIT = 4.0             # erf is 1 to float32 beyond
 DEGREE = 5              # of P and of Q, in x^2
 NORMAL_LIMIT = 4.5      # Phi is 1 to bfloat16 beyond
-NORMAL_DEGREE = 9       # of R, in x^2
+NORMAL_DEGREE = 9       # of R
 POWER_DEGREE = 4
 POINTS = 6000
 ROUNDS = 300
@@ -78,11 +79,11 @@ def fit_linear(system: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, floa
 def fit_normal() -> tuple[np.ndarray, float]:
     """Coefficients of R, lowest first, and the greatest error in exact arithmetic."""
     x = points(NORMAL_LIMIT)
-    exponents = 2.0 * np.arange(NORMAL_DEGREE + 1)
-    terms = x[:, None] * (x / NORMAL_LIMIT)[:, None] ** exponents
-    end = 0.5 / NORMAL_LIMIT                                                # the sum of all coefficients of the terms
+    t = 2.0 * (x / NORMAL_LIMIT) ** 2 - 1.0
+    terms = x[:, None] * t[:, None] ** np.arange(NORMAL_DEGREE + 1)
+    end = 0.5 / NORMAL_LIMIT                                                # the sum of all coefficients
     solution, error = fit_linear(terms[:, :-1] - terms[:, -1:], ndtr(x) - 0.5 - end * terms[:, -1])
-    return np.append(solution, end - solution.sum()) / NORMAL_LIMIT ** exponents, error
+    return np.append(solution, end - solution.sum()), error
 
 
 def fit_power() -> tuple[np.ndarray, float]:

@@ -340,6 +340,20 @@ def test_feed_forward(monkeypatch, rows, width, inner):
 
 
 @needs_kernels
+def test_gelu_of_the_feed_forward_kernel(monkeypatch):
+    """Little more than its rounding to bfloat16 away from the exact one, and exactly 0 far below."""
+    needs_tiles(monkeypatch)
+    values = np.concatenate([np.linspace(-6, 6, 2001), [-1e4, -40, -12, 12]]).astype(np.float32)
+    exact = np.array([0.5 * x * math.erfc(-x / math.sqrt(2)) for x in values.astype(np.float64)])
+    zeros, identity = np.zeros(len(values), np.float32), np.eye(len(values), dtype=np.float32)
+    # Of a row of zeros: the layer normalisation of GELU(bias).
+    found = FeedForward(1e-6)(*map(Tensor, (zeros[None], 0 * identity, values, identity, zeros, zeros + 1, zeros)))
+    found = found.asnumpy()[0]
+    np.testing.assert_allclose(found * exact.std() + exact.mean(), exact, rtol=2.0 ** -8, atol=1e-3)
+    assert (found[values < -5.9] == found[values == 0.0]).all()
+
+
+@needs_kernels
 def test_products_of_tiles_round_like_the_framework_s(monkeypatch):
     needs_tiles(monkeypatch)
     random = np.random.RandomState(9)

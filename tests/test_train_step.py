@@ -21,8 +21,11 @@ from src.training.step import (  # noqa: E402
     EPSILON,
     LARGEST_LOSS_SCALE,
     LOSS_SCALE_GROWTH_STEPS,
+    AccumulateStep,
     AdamUpdate,
+    ApplyStep,
     FiniteCheck,
+    Gradients,
     LossScale,
     MovingAverage,
     TrainStep,
@@ -30,6 +33,7 @@ from src.training.step import (  # noqa: E402
     learning_rate_at,
 )
 from testing.reference import TINY, random_columns, random_parameters  # noqa: E402
+from utils import device  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,7 +77,9 @@ def use_kernels(request):
 @pytest.mark.parametrize("kind", [ms.float32, ms.bfloat16])
 @pytest.mark.parametrize(("decay", "clip"), [(0.0, 0.0), (0.01, 1.0), (0.5, 0.3)])
 def test_adam_decay_and_clipping(use_kernels, decay, clip, kind):
-    """Gradients may be of either type; the reference has the same numbers."""
+    """The kernels take gradients of either type; the reference has the same numbers."""
+    if kind == ms.bfloat16 and not use_kernels:
+        pytest.skip("the framework's operators get float32")
     parameters = make_parameters()
     weights = [parameter.asnumpy().astype(np.float64) for parameter in parameters]
     random = np.random.RandomState(2)
@@ -87,6 +93,21 @@ def test_adam_decay_and_clipping(use_kernels, decay, clip, kind):
         assert norm.asnumpy() == pytest.approx(np.sqrt(sum((part ** 2).sum() for part in parts)), rel=1e-5)
     for parameter, expected in zip(parameters, reference_adam(weights, gradients, 0.1, decay, clip), strict=True):
         np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.skipif(not cpu_kernels.library(), reason="no C++ compiler: no kernels to test")
+def test_moments_do_not_decay_to_denormal_numbers():
+    parameters = make_parameters()
+    update = AdamUpdate(parameters, recipe(), use_kernels=True)
+    moments = (update.first_moments[0], update.second_moments[0])
+    for moment in moments:
+        moment.set_data(Tensor(np.resize(np.float32([1.05e-30, 1e-20]), (5, 3))))
+    nothing = tuple(Tensor(np.zeros(parameter.shape, np.float32)) for parameter in parameters)
+    update(Tensor(0.1, ms.float32), nothing, Tensor(1.0, ms.float32))
+    for moment, decay in zip(moments, (0.9, 0.999), strict=True):
+        kept = 1.05e-30 * decay if decay > 0.99 else 0.0
+        np.testing.assert_allclose(moment.asnumpy().ravel()[:2], [kept, 1e-20 * decay], rtol=1e-5)
+    assert update.first_moments[1].asnumpy().max() == 0.0
 
 
 def test_schedule():
@@ -228,3 +249,45 @@ def test_float16_as_on_gpu_and_ascend():
     assert 0 < skipped < 12 and overflows[0]
     assert list(scales) == [2.0 ** (24 - sum(overflows[:number])) for number in range(16)]
     assert np.isfinite(losses).all() and np.mean(losses[-2:]) < np.mean(losses[:2])
+
+
+def test_every_step_reads_gradients_in_bfloat16(monkeypatch):
+    """Those by weights of products, where the processor has a matrix unit; elsewhere they are float32 throughout.
+
+    The mean of a batch's gradient and itself is that gradient. What sums or compares gradients gets float32.
+    """
+    if device.bfloat16_unit() != "AMX":
+        pytest.skip("this processor has no AMX")
+    if not cpu_kernels.available():
+        pytest.skip("no C++ compiler: no kernels to test")
+    monkeypatch.setenv(device.PRODUCT_MODE, "BF16")
+    columns = random_columns(TINY, 4, 3)
+    labels = [Tensor(columns.pop(name)) for name in ("start_positions", "end_positions")]
+    inputs = [*map(Tensor, columns.values()), *labels]
+    rate, step_number, one = Tensor(1e-3, ms.float32), Tensor(5, ms.int32), Tensor(1.0, ms.float32)
+
+    def network():
+        return KTNETWithLoss(make_network(ms.float32, True))
+
+    results = []
+    for parts in (0, 2):
+        loss = network()
+        if parts:
+            accumulated = AccumulateStep(loss, recipe())
+            for _ in range(parts):
+                accumulated(step_number, *inputs)
+            norm, _, _ = ApplyStep(accumulated, parts)(rate)
+        else:
+            _, norm, _, _ = TrainStep(loss, recipe())(rate, step_number, *inputs)
+        results.append([norm.asnumpy(), *(parameter.asnumpy() for parameter in loss.trainable_params())])
+    for at_once, summed in zip(*results, strict=True):
+        np.testing.assert_array_equal(at_once, summed)
+    TrainStep(network(), recipe(loss_scale=4.0))(rate, step_number, *inputs)      # which looks for an overflow
+    loss = network()
+    weights = ParameterTuple(loss.trainable_params())
+    (_, narrow), (_, wide) = (Gradients(loss, weights, 1, widens)(one, step_number, *inputs)
+                              for widens in (False, True))
+    assert {gradient.dtype for gradient in narrow} == {ms.float32, ms.bfloat16}
+    assert {gradient.dtype for gradient in wide} == {ms.float32}
+    for one_of_them, other in zip(narrow, wide, strict=True):
+        np.testing.assert_array_equal(one_of_them.astype(ms.float32).asnumpy(), other.asnumpy())

@@ -12,7 +12,7 @@ namespace {
 // 2^f for f in [0, 1), off by 3e-6 of it at most (benchmarks/fit_functions.py).
 constexpr float kPowersOf2[] = {1.00000259e+00f, 6.93003834e-01f, 2.41442758e-01f, 5.20114604e-02f, 1.35341671e-02f};
 
-// 2^x for x <= 0; 0 below kLeastPower.
+// 2^x for x <= 0; 0 where that is below e^kLeastPower.
 inline __m512 powers_of_2(__m512 x) {
   const __mmask16 not_less = _mm512_cmp_ps_mask(x, _mm512_set1_ps(kLeastPower * kLog2E), _CMP_NLT_UQ);
   const __m512 power = polynomial(kPowersOf2, _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF));  // of x - floor(x)

@@ -40,7 +40,11 @@ struct MemoryInputs {
       weights[k] = dot(projected + row * width, found[k], width);
       largest = std::max(largest, weights[k]);
     }
-    for (float& weight : weights) sum += weight = exponential(weight - largest);
+    for (float& weight : weights) {
+      const float power = weight - largest;
+      weight = power < kLeastPower ? 0.0f : exponential(power);
+      sum += weight;
+    }
     for (float& weight : weights) weight /= sum;
     return weights;
   }

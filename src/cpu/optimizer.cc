@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels of src/cpu/optimizer.py: clipping, weight decay, Adam and the moving average in one pass over all
-// weights. They change their inputs.
+// The kernels of src/cpu/optimizer.py. Clipping, weight decay, Adam and the moving average in one pass over all
+// weights change their inputs.
 #include "kernels.h"
 
 namespace {
@@ -54,6 +54,9 @@ double norm_of(const Call& call, int64_t place, const std::vector<Piece>& pieces
   return std::sqrt(sum);
 }
 
+// Moments below it change no weight. Without a gradient they would decay to denormal numbers, which are slow.
+constexpr float kLeastMoment = 1e-30f;
+
 struct AdamRates {
   float clip, decay, size, beta_1, beta_2, epsilon, share;
 };
@@ -65,8 +68,10 @@ void update(int64_t size, const AdamRates& rates, float* __restrict p, float* __
 #pragma omp simd
   for (int64_t i = 0; i < size; ++i) {
     const float gradient = gradients[i] * rates.clip;
-    m[i] += (gradient - m[i]) * (1.0f - rates.beta_1);
-    v[i] += (gradient * gradient - v[i]) * (1.0f - rates.beta_2);
+    const float first = m[i] + (gradient - m[i]) * (1.0f - rates.beta_1);
+    const float second = v[i] + (gradient * gradient - v[i]) * (1.0f - rates.beta_2);
+    m[i] = std::fabs(first) < kLeastMoment ? 0.0f : first;
+    v[i] = second < kLeastMoment ? 0.0f : second;
     p[i] -= rates.decay * p[i];
     p[i] -= rates.size * m[i] / (std::sqrt(v[i]) + rates.epsilon);
     if constexpr (AVERAGES) a[i] -= rates.share * (a[i] - p[i]);
@@ -104,7 +109,21 @@ void adam(const Call& call) {
   *call.at(call.count - 1) = norm;
 }
 
+// x, float32 or bfloat16 -> the same in float32.
+void widen(const Call& call) {
+  const auto pieces = pieces_of(call, 0, 1);
+  const int64_t count = pieces.size();
+#pragma omp parallel for schedule(static)
+  for (int64_t number = 0; number < count; ++number) {
+    const Piece& piece = pieces[number];
+    float* target = call.at(1) + piece.first;
+    const float* x = numbers_of(call, 0, piece, target);
+    if (x != target) std::copy_n(x, piece.size, target);
+  }
+}
+
 }  // namespace
 
+EXPORT_KERNEL(Widen, widen)
 EXPORT_KERNEL(Adam, adam<false>)
 EXPORT_KERNEL(AdamAndAverage, adam<true>)

@@ -10,6 +10,23 @@ from mindspore import ParameterTuple, Tensor, nn
 from src.cpu.kernels import kernel
 
 
+class Widen(nn.Cell):
+    """Gradients as float32, of which some are bfloat16 (:class:`src.cpu.ops.TileProduct`). Casts would be dropped:
+    MindSpore takes a gradient for as wide as its weight.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.widen = kernel("Widen", lambda gradient: gradient)
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Take them in any shapes."""
+        widened: tuple[Tensor, ...] = ()
+        for gradient in gradients:
+            widened = widened + (self.widen(gradient),)
+        return widened
+
+
 class FusedAdam(nn.Cell):
     """Clipping, decoupled weight decay, Adam and the moving average, in place and in one pass.
 
@@ -34,7 +51,7 @@ class FusedAdam(nn.Cell):
                   averages: tuple[Tensor, ...], learning_rate: Tensor, scale: Tensor, power_1: Tensor, power_2: Tensor,
                   gradients: tuple[Tensor, ...]) -> Tensor:
         """Update the weights, both moments and the averages, if there are any; give the norm of the gradients times
-        ``scale``, float32 scalar.
+        ``scale``, float32 scalar. Gradients are float32 or bfloat16.
         """
         return self.update(*weights, *first, *second, *averages, learning_rate, scale, power_1, power_2, self.settings,
                            self.factors, *gradients).reshape(())

@@ -64,6 +64,7 @@ typedef uint16_t Number;  // bfloat16: the upper half of a float32
 class Kept {
  public:
   Number* take(int64_t numbers) {
+    numbers = (numbers + kUnit - 1) / kUnit * kUnit;  // whole cache lines
     if (numbers > size_) {
       memory_.reset(static_cast<Number*>(std::aligned_alloc(64, numbers * sizeof(Number))));
       size_ = numbers;

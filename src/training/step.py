@@ -11,7 +11,7 @@ from mindspore.common.initializer import initializer
 from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2, NPUGetFloatStatusV2
 
 from src.cpu import kernels as cpu_kernels
-from src.cpu.optimizer import FusedAdam
+from src.cpu.optimizer import FusedAdam, Widen
 from src.KTNET import KTNETWithLoss
 from src.settings import Recipe
 
@@ -38,14 +38,6 @@ def zeros_like(parameters: Sequence[Parameter], prefix: str) -> ParameterTuple:
     return ParameterTuple([Parameter(initializer("zeros", list(parameter.shape), ms.float32),
                                      name=f"{prefix}.{parameter.name}", requires_grad=False)
                            for parameter in parameters])
-
-
-def as_float32(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Gradients, of which CPU kernels give some in bfloat16."""
-    converted = ()
-    for gradient in gradients:
-        converted = converted + (gradient.astype(ms.float32),)
-    return converted
 
 
 class MovingAverage(nn.Cell):
@@ -142,7 +134,7 @@ class AdamUpdate(nn.Cell):
                 ops.assign(self.average.updates, self.average.updates + 1)
             return self.fused(self.parameters, self.first_moments, self.second_moments, averages, learning_rate, scale,
                               power_1, power_2, gradients)
-        squares, gradients = 0.0, as_float32(gradients)
+        squares = 0.0
         for gradient in gradients:
             squares = squares + 2.0 * self.half_square(gradient)
         norm = ops.sqrt(squares) * scale
@@ -227,11 +219,13 @@ class Gradients(nn.Cell):
         network: backbone with its loss.
         parameters: what is trained.
         devices: number of devices.
+        widens: whether gradients that are given in bfloat16 are to become float32.
     """
 
-    def __init__(self, network: KTNETWithLoss, parameters: ParameterTuple, devices: int) -> None:
+    def __init__(self, network: KTNETWithLoss, parameters: ParameterTuple, devices: int, widens: bool) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
+        self.widen = Widen() if widens and cpu_kernels.multiply_tiles() else None
         self.reduce = nn.DistributedGradReducer(parameters, mean=True, degree=devices) if devices > 1 else None
         self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, parameters)
 
@@ -242,8 +236,10 @@ class Gradients(nn.Cell):
     def construct(self, scale: Tensor, step: Tensor, *columns: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Give the loss of this device's batch and the mean gradient, both times ``scale``."""
         loss, gradients = self.value_and_grad(scale, step, *columns)
+        if self.widen is not None:
+            gradients = self.widen(gradients)
         if self.reduce is not None:
-            gradients = self.reduce(as_float32(gradients))
+            gradients = self.reduce(gradients)
         return loss, gradients
 
 
@@ -262,7 +258,8 @@ class Updater(nn.Cell):
         super().__init__(auto_prefix=False)
         self.update = AdamUpdate(parameters, recipe, average)
         self.scaled = recipe.loss_scale > 0.0
-        if self.update.fused is not None and not self.scaled:
+        self.reads_bfloat16 = self.update.fused is not None and not self.scaled
+        if self.reads_bfloat16:
             cpu_kernels.copy_no_weights()       # all gradients are there before Adam changes anything
         self.loss_scale = LossScale(recipe.loss_scale) if self.scaled else None
         self.is_finite = FiniteCheck(devices) if self.scaled else None
@@ -298,12 +295,15 @@ class GradientStep(nn.Cell):
         average: as for :class:`AdamUpdate`.
     """
 
+    accumulates = False
+
     def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1,
                  average: MovingAverage | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(network.trainable_params())
-        self.gradients = Gradients(network, self.parameters, devices)
         self.updater = Updater(self.parameters, recipe, devices, average)
+        widens = self.accumulates or devices > 1 or not self.updater.reads_bfloat16
+        self.gradients = Gradients(network, self.parameters, devices, widens)
 
 
 class TrainStep(GradientStep):
@@ -329,6 +329,8 @@ class TrainStep(GradientStep):
 class AccumulateStep(GradientStep):
     """Adds the gradient of one part of a batch to a sum; :class:`ApplyStep` updates with the sum."""
 
+    accumulates = True
+
     def __init__(self, network: KTNETWithLoss, recipe: Recipe, devices: int = 1,
                  average: MovingAverage | None = None) -> None:
         super().__init__(network, recipe, devices, average)
@@ -339,7 +341,6 @@ class AccumulateStep(GradientStep):
         """Take one part in (arguments as for :class:`TrainStep`); give its loss, a float32 scalar."""
         scale = self.updater.scale()
         loss, gradients = self.gradients(scale, step, *columns)
-        gradients = as_float32(gradients)
         for i in range(self.count):
             ops.assign_add(self.sums[i], gradients[i])
         return loss / scale
