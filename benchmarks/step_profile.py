@@ -61,7 +61,7 @@ def product_limit(bert: BertConfig, tokens: int) -> float:
     from mindspore import Tensor, ops
 
     from src.cpu.kernels import multiply_tiles
-    from src.cpu.ops import TileProduct
+    from src.cpu.product import TileProduct
 
     random, product = np.random.RandomState(0), TileProduct() if multiply_tiles() else ops.MatMul()
     left = Tensor(random.randn(tokens, bert.hidden_size).astype(np.float32))

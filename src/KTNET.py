@@ -13,7 +13,7 @@ from src.config import KTNetConfig
 from src.cpu import kernels as cpu_kernels
 from src.cpu.encoder import encoder_classes
 from src.cpu.head import FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput
-from src.cpu.ops import use_tiles
+from src.cpu.product import use_tiles
 from src.dropout import DropoutFactory
 from src.layers import MemoryLayer, SpanOutput, TriLinearTwoTimeSelfAttentionLayer
 

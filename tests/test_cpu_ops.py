@@ -20,20 +20,21 @@ from src.config import BertConfig  # noqa: E402
 from src.cpu import kernels as cpu_kernels  # noqa: E402
 from src.cpu.encoder import FusedEncoderLayer, InferenceEncoderLayer, encoder_classes  # noqa: E402
 from src.cpu.head import FusedMemoryLayer, FusedSelfMatching, FusedSpanOutput  # noqa: E402
+from src.cpu.inference import FeedForward, ProductAddNorm  # noqa: E402
 from src.cpu.ops import (  # noqa: E402
     AddNorm,
     BiasGelu,
     Drop,
-    FeedForward,
     FusedAttention,
-    JoinedProductAndResidual,
     Lookup,
     MatchFactors,
     MatchSoftmax,
-    ProductAddNorm,
-    ProductAndResidual,
     ReadMemory,
     SpanScores,
+)
+from src.cpu.product import (  # noqa: E402
+    JoinedProductAndResidual,
+    ProductAndResidual,
     TileJoinedProductAndResidual,
     TileProduct,
     TileProductAndResidual,

@@ -110,8 +110,9 @@ def bfloat16_unit() -> str | None:
 def choose_compute_type(target: str, wanted: str) -> str:
     """The type of the inputs of matrix products, and on CPU the setting that makes oneDNN use it.
 
-    On CPU all tensors but some gradients (TileProduct in src/cpu/ops.py) are float32; bfloat16 means that the inputs of
-    a product are rounded to it. ``auto`` follows the environment variable ONEDNN_DEFAULT_FPMATH_MODE where it is set.
+    On CPU all tensors but some gradients (src/cpu/product.py, TileProduct) are float32; bfloat16 means that the inputs
+    of a product are rounded to it. ``auto`` follows the environment variable ONEDNN_DEFAULT_FPMATH_MODE where it is
+    set.
 
     Args:
         target: Ascend, GPU or CPU.

@@ -11,18 +11,10 @@ from mindspore import Tensor
 
 from src.bert import EmbeddingLookup, EmbeddingPostprocessor, EncoderLayer, Gelu, ResidualOutput, SelfAttention
 from src.config import BertConfig
+from src.cpu.inference import FeedForward, ProductAddNorm
 from src.cpu.kernels import multiply_tiles
-from src.cpu.ops import (
-    AddNorm,
-    BiasGelu,
-    Drop,
-    FeedForward,
-    FusedAttention,
-    JoinedProductAndResidual,
-    Lookup,
-    ProductAddNorm,
-    ProductAndResidual,
-)
+from src.cpu.ops import AddNorm, BiasGelu, Drop, FusedAttention, Lookup
+from src.cpu.product import JoinedProductAndResidual, ProductAndResidual
 from src.dropout import DropoutFactory, NoDropout, no_mask
 
 

@@ -11,7 +11,7 @@ from src.cpu.kernels import kernel
 
 
 class Widen(nn.Cell):
-    """Gradients as float32, of which some are bfloat16 (:class:`src.cpu.ops.TileProduct`). Casts would be dropped:
+    """Gradients as float32, of which some are bfloat16 (:class:`src.cpu.product.TileProduct`). Casts would be dropped:
     MindSpore takes a gradient for as wide as its weight.
     """
 
