@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -203,8 +204,11 @@ def run_two(logs, *words):
     """A script and its flags in two processes; gives the exit code and all that was said."""
     script = shutil.which("msrun", path=str(Path(sys.executable).parent))
     assert script, "msrun comes with mindspore"
+    with socket.socket() as listener:       # random numbers are the same in every session of tests
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     result = subprocess.run(
-        [script, "--worker_num=2", "--local_worker_num=2", f"--master_port={random.randint(20000, 40000)}",
+        [script, "--worker_num=2", "--local_worker_num=2", f"--master_port={port}",
          f"--log_dir={logs}", "--join=True", *words], cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)})
     return result.returncode, result.stdout + result.stderr + "".join(
