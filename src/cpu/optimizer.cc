@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels of src/cpu/optimizer.py. Clipping, weight decay, Adam and the moving average in one pass over all
-// weights change their inputs.
+// The kernels of src/cpu/optimizer.py: clipping, weight decay, Adam and the moving average in one pass over all
+// weights, which change their inputs; gradients as float32.
 #include "kernels.h"
 
 namespace {

@@ -60,11 +60,15 @@ class Tiles {
 
 typedef uint16_t Number;  // bfloat16: the upper half of a float32
 
+constexpr int64_t kTileNumbers = 512;
+
+inline int64_t count_of(int64_t size, int64_t unit) { return (size + unit - 1) / unit; }
+
 // Memory that is kept for the next call of this thread: fresh memory is slow to write.
 class Kept {
  public:
   Number* take(int64_t numbers) {
-    numbers = (numbers + kUnit - 1) / kUnit * kUnit;  // whole cache lines
+    numbers = count_of(numbers, kUnit) * kUnit;  // whole cache lines
     if (numbers > size_) {
       memory_.reset(static_cast<Number*>(std::aligned_alloc(64, numbers * sizeof(Number))));
       size_ = numbers;
@@ -76,10 +80,6 @@ class Kept {
   std::unique_ptr<Number, decltype(&std::free)> memory_{nullptr, std::free};
   int64_t size_ = 0;
 };
-
-constexpr int64_t kTileNumbers = 512;
-
-inline int64_t count_of(int64_t size, int64_t unit) { return (size + unit - 1) / unit; }
 
 // A matrix [rows, columns], whose rows begin `stride` numbers apart; the bias, if there is one, is added to each. It
 // may be made of several below each other, each of as many rows.
